@@ -1,0 +1,27 @@
+# What CI runs, and what to run before sending a change.
+PYTHON ?= python
+
+.PHONY: check fix test test-all docs bench
+
+check: ## style, types, floors, generated documentation
+	ruff check .
+	ruff format --check .
+	mypy
+	$(PYTHON) -m pytest -q tests/test_floors.py
+	$(PYTHON) scripts/docs.py --check
+
+fix: ## what tools can repair themselves
+	ruff check --fix .
+	ruff format .
+
+test: ## the tests that need neither a GPU nor minutes
+	$(PYTHON) -m pytest
+
+test-all: ## the slow ones too
+	$(PYTHON) -m pytest -m "not gpu"
+
+docs: ## write the generated tables
+	$(PYTHON) scripts/docs.py
+
+bench: ## train every method on the embedded data and print one table
+	$(PYTHON) -m xpo bench

@@ -1,0 +1,1 @@
+"""Methods that learn from pairs: a chosen and a rejected completion of one prompt."""

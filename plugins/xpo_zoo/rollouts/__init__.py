@@ -1,0 +1,1 @@
+"""Methods that learn from rollouts: completions sampled while training, with their rewards."""

@@ -1,0 +1,75 @@
+"""Write the generated blocks of the documentation, or check that they are current.
+
+    python scripts/docs.py [--check]
+
+A block stands between ``<!-- generated: NAME -->`` and ``<!-- end -->``; what is around it is written by hand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from xpo.plugins import load
+
+ROOT = Path(__file__).resolve().parent.parent
+FILES = ("README.md",)
+BLOCK = re.compile(r"(<!-- generated: (?P<name>[\w-]+) -->\n)(?P<body>.*?)(<!-- end -->)", re.DOTALL)
+
+
+def algorithms() -> str:
+    """The methods xpo ships, one a row; what else happens to be installed does not count."""
+    lines = ["| `--algo` | data | reference | what it does | paper |", "|---|---|---|---|---|"]
+    registry = load()
+    for name in registry.listed("algorithm"):
+        cls, supplier = registry.algorithms[name].cls, registry.algorithms[name].supplier
+        if supplier.distribution == "xpo":
+            reference = "yes" if cls.needs.reference else "no"
+            paper = f"[{cls.paper.title}]({cls.paper.url}), {cls.paper.year}"
+            lines.append("| " + " | ".join([f"`{name}`", cls.data, reference, _cell(cls.summary), _cell(paper)]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+GENERATORS: Mapping[str, Callable[[], str]] = {"algorithms": algorithms}
+
+
+def generate(text: str, generators: Mapping[str, Callable[[], str]] = GENERATORS) -> str:
+    """``text`` with every generated block as it should be."""
+
+    def block(match: re.Match[str]) -> str:
+        name = match["name"]
+        if name not in generators:
+            raise SystemExit(f"no generator for the block '{name}'; there are {', '.join(generators)}")
+        return f"{match[1]}{generators[name]()}{match[4]}"
+
+    return BLOCK.sub(block, text)
+
+
+def main() -> int:
+    """Write or check; 1 when a block is out of date."""
+    parser = argparse.ArgumentParser(description="Write the generated blocks of the documentation.")
+    parser.add_argument("--check", action="store_true", help="change nothing; fail when a block is out of date")
+    args = parser.parse_args()
+    stale = 0
+    for name in FILES:
+        path = ROOT / name
+        text = path.read_text(encoding="utf-8")
+        current = generate(text)
+        if current != text and args.check:
+            print(f"{name}: a generated block is out of date; run `make docs`", file=sys.stderr)
+            stale = 1
+        elif current != text:
+            path.write_text(current, encoding="utf-8")
+            print(f"{name}: written")
+    return stale
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,113 @@
+"""``Loss``: what an algorithm returns, unreduced, so that the loop can divide once by global counts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from torch import Tensor
+
+from xpo.api.batch import Batch
+from xpo.errors import PluginError
+
+Level = Literal["pair", "completion", "token", "group"]
+
+
+@dataclass(frozen=True)
+class Term:
+    """One additive part of a loss: a value for every item of a level.
+
+    The loop divides the sum of the values by the number of such items in the whole optimiser step, over every
+    micro-batch and every rank, and multiplies by ``weight``. That number is read off the batches before any forward,
+    so it cannot depend on what the model says; an item that should not pull counts with value 0.
+
+    Attributes:
+        values: ``pair``: (P,); ``completion``: (n,); ``token``: (n, T), masked by the loop; ``group``: (G,).
+        level: what one value belongs to.
+        over: role whose n completions (or their tokens) the values are about, in the order of ``batch.where(over)``;
+            None means every trainable completion.
+        weight: factor of the term in the loss.
+        name: how the term is logged (``loss/<name>``) when a loss has several.
+    """
+
+    values: Tensor
+    level: Level
+    over: str | None = None
+    weight: float = 1.0
+    name: str = "preference"
+
+
+@dataclass(frozen=True)
+class Loss:
+    """The terms of a loss and what to log about them.
+
+    Attributes:
+        terms: the additive parts.
+        metrics: 1-D tensors by name, one number an item; the loop logs the mean over all items of the logging window
+            and all ranks. Gradients are dropped.
+    """
+
+    terms: Sequence[Term]
+    metrics: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+Counts = dict[tuple[str, str | None], float]
+
+
+def selected(batch: Batch, over: str | None) -> Tensor:
+    """Indices of the completions that a term over ``over`` is about."""
+    return batch.trainable.nonzero().flatten() if over is None else batch.where(over)
+
+
+def counts(batch: Batch) -> Counts:
+    """Number of items of every level, for all trainable completions (role None) and for each role."""
+    if batch.idle:
+        return {}
+    found: Counts = {("pair", None): float(batch.chosen.numel()), ("group", None): float(len(batch.groups))}
+    for role in (None, *sorted(set(batch.roles))):
+        index = selected(batch, role)
+        found["completion", role] = float(index.numel())
+        found["token", role] = float(batch.lengths[index].sum())
+    return found
+
+
+def reduce(loss: Loss, batch: Batch, totals: Counts) -> tuple[Tensor, dict[str, Tensor]]:
+    """The scalar loss of a micro-batch as its share of the step, and the same for every named term.
+
+    Args:
+        totals: the counts of the whole step, summed over micro-batches and ranks.
+
+    Raises:
+        PluginError: a term's shape does not fit its level.
+    """
+    shares: dict[str, Tensor] = {}
+    for term in loss.terms:
+        values = _masked(term, batch)
+        share = term.weight * values.sum() / max(totals.get((term.level, term.over), 0.0), 1.0)
+        if batch.idle:
+            share = share * 0.0
+        shares[term.name] = shares[term.name] + share if term.name in shares else share
+    if not shares:
+        raise PluginError("the loss has no terms; return Loss([Term(values, level)])")
+    return sum(shares.values()), shares  # type: ignore[return-value]  # sum() of tensors starts from the integer 0
+
+
+def _masked(term: Term, batch: Batch) -> Tensor:
+    if term.level in ("pair", "group"):
+        if term.over is not None:
+            raise PluginError(
+                f"term '{term.name}': a {term.level} term covers all {term.level}s; drop over={term.over!r}"
+            )
+        expected: tuple[int, ...] = (batch.chosen.numel() if term.level == "pair" else len(batch.groups),)
+        mask = None
+    else:
+        index = selected(batch, term.over)
+        mask = batch.mask[index] if term.level == "token" else None
+        expected = tuple(mask.shape) if mask is not None else (index.numel(),)
+    if tuple(term.values.shape) != expected:
+        raise PluginError(
+            f"term '{term.name}' of level '{term.level}' has shape {tuple(term.values.shape)}, "
+            f"the batch asks for {expected}; return one unreduced value for every item"
+        )
+    return term.values if mask is None else term.values.masked_fill(~mask, 0.0)

@@ -1,0 +1,200 @@
+"""Load what is trained: tokenizer, policy (full, LoRA, 4-bit, or an adapter continued) and sequence classifiers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from trl import ModelConfig, get_peft_config, get_quantization_config
+
+from xpo.errors import ModelError, SettingError
+
+#: Name under which the starting state of a continued adapter is kept, frozen, as the reference.
+REFERENCE_ADAPTER = "reference"
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A loaded policy.
+
+    Attributes:
+        model: the model to train, wrapped by PEFT when adapters are trained.
+        origin: directory or hub id the weights came from; None for a model handed over as an object.
+        adapter: ``new``, ``continued``, or None for full fine-tuning.
+        quantization: ``4-bit``, ``8-bit`` or None.
+    """
+
+    model: PreTrainedModel | PeftModel
+    origin: str | None
+    adapter: str | None
+    quantization: str | None
+
+
+def load_tokenizer(config: ModelConfig, chat_template_path: str | None = None) -> PreTrainedTokenizerBase:
+    """Load the tokenizer beside the model, with another chat template if one is given."""
+    name = _name(config)
+    with _explained(name, "tokenizer"):
+        tokenizer = AutoTokenizer.from_pretrained(
+            name, revision=config.model_revision, trust_remote_code=config.trust_remote_code
+        )
+    if chat_template_path is not None:
+        tokenizer.chat_template = _template(chat_template_path)
+    return tokenizer
+
+
+def load_policy(config: ModelConfig, *, training: bool = True) -> Policy:
+    """Load the policy a model configuration describes, ready to train.
+
+    A directory that holds a PEFT adapter is loaded as that adapter on its base model. ``--use_peft`` continues it;
+    its starting state is kept under a second, frozen name, since "adapters off" would be the base, not the start.
+    """
+    name = _name(config)
+    quantization = "4-bit" if config.load_in_4bit else "8-bit" if config.load_in_8bit else None
+    if training and quantization and not config.use_peft:
+        raise SettingError(
+            f"{quantization} weights cannot be trained themselves; add --use_peft to train adapters on them"
+        )
+    base, adapter_path = _base_of(name)
+    kwargs: dict[str, Any] = {
+        "revision": config.model_revision if adapter_path is None else "main",
+        "trust_remote_code": config.trust_remote_code,
+        "attn_implementation": config.attn_implementation,
+        "dtype": _dtype(config),
+    }
+    if quantization:
+        kwargs["quantization_config"] = get_quantization_config(config)
+        kwargs["device_map"] = {"": _local_device()}
+    with _explained(name, "model"):
+        model = AutoModelForCausalLM.from_pretrained(base, **kwargs)
+    if not training:
+        if adapter_path is not None:
+            model = PeftModel.from_pretrained(model, adapter_path)
+        return Policy(model, name, None, quantization)
+    if quantization:
+        # Checkpointing is the training arguments' to decide, so it is not switched on here.
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    return _adapted(model, config, name, adapter_path, quantization)
+
+
+def adapt(model: PreTrainedModel | PeftModel, config: ModelConfig) -> Policy:
+    """Take a model handed over as an object; add adapters when the configuration asks for them."""
+    if isinstance(model, PeftModel):
+        return Policy(model, None, "new", None)
+    return _adapted(model, config, None, None, None)
+
+
+def load_classifier(name: str, config: ModelConfig) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load a sequence-classification model with one output, as a reward model, and its tokenizer."""
+    with _explained(name, "reward model"):
+        settings = AutoConfig.from_pretrained(name, trust_remote_code=config.trust_remote_code)
+        if settings.num_labels != 1:
+            raise ModelError(f"reward model '{name}' has {settings.num_labels} outputs; a reward model has one")
+        model = AutoModelForSequenceClassification.from_pretrained(
+            name, trust_remote_code=config.trust_remote_code, dtype=_dtype(config)
+        )
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=config.trust_remote_code)
+    return model.eval().requires_grad_(False), tokenizer
+
+
+def disable_dropout(model: torch.nn.Module) -> None:
+    """Set every dropout to 0, adapters' included, so that the policy starts equal to its reference."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        for name in ("attention_dropout", "dropout", "attn_pdrop", "resid_pdrop", "embd_pdrop"):
+            if isinstance(getattr(module, name, None), float):  # functional dropout reads a number of its module
+                setattr(module, name, 0.0)
+
+
+def parameter_counts(model: torch.nn.Module) -> tuple[int, int]:
+    """(all, trainable) parameters; packed 4-bit weights count as what they unpack to."""
+    total = trainable = 0
+    for parameter in model.parameters():
+        shape = getattr(getattr(parameter, "quant_state", None), "shape", None)
+        size = parameter.numel() if shape is None else int(torch.Size(shape).numel())
+        total += size
+        trainable += size if parameter.requires_grad else 0
+    return total, trainable
+
+
+def _adapted(
+    model: PreTrainedModel, config: ModelConfig, name: str | None, adapter_path: str | None, quantization: str | None
+) -> Policy:
+    if adapter_path is not None:
+        if not config.use_peft:
+            raise SettingError(
+                f"'{name}' holds a PEFT adapter; add --use_peft to go on training it, or merge it into its base"
+            )
+        wrapped = PeftModel.from_pretrained(model, adapter_path, is_trainable=True)
+        wrapped.load_adapter(adapter_path, adapter_name=REFERENCE_ADAPTER, is_trainable=False)
+        return Policy(wrapped, name, "continued", quantization)
+    if not config.use_peft:
+        return Policy(model, name, None, quantization)
+    try:
+        return Policy(get_peft_model(model, get_peft_config(config)), name, "new", quantization)
+    except ValueError as error:  # PEFT explains which modules it looked for
+        raise SettingError(f"adapters cannot be added: {error}") from error
+
+
+def _base_of(name: str) -> tuple[str, str | None]:
+    """(model to load, adapter directory or None)."""
+    if not (Path(name) / "adapter_config.json").is_file():
+        return name, None
+    base = PeftConfig.from_pretrained(name).base_model_name_or_path
+    if not base:
+        raise ModelError(
+            f"adapter '{name}' does not name its base model (base_model_name_or_path in adapter_config.json)"
+        )
+    return base, name
+
+
+def _name(config: ModelConfig) -> str:
+    if config.model_name_or_path is None:
+        raise SettingError("no model is given; pass --model_name_or_path")
+    return config.model_name_or_path
+
+
+def _dtype(config: ModelConfig) -> Any:
+    return config.dtype if config.dtype in ("auto", None) else getattr(torch, config.dtype)
+
+
+def _local_device() -> str:
+    return f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"
+
+
+def _template(path: str) -> str:
+    source = Path(path)
+    if source.is_file():
+        return source.read_text(encoding="utf-8")
+    with _explained(path, "chat template"):
+        template: str = AutoTokenizer.from_pretrained(path).chat_template
+    return template
+
+
+@contextmanager
+def _explained(name: str, what: str) -> Iterator[None]:
+    """Turn what libraries raise for a missing or broken model into one message with the way out."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
+        lines = str(error).strip().splitlines()
+        reason = lines[0] if lines else type(error).__name__
+        if Path(name).exists():
+            raise ModelError(f"{what} '{name}' cannot be loaded: {reason}") from error
+        raise ModelError(
+            f"{what} '{name}' is neither a directory here nor a model that can be had from the hub: {reason}"
+        ) from error

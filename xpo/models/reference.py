@@ -1,0 +1,89 @@
+"""The reference: a frozen model whose log-probabilities anchor the policy. There are four ways to have one."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+
+import torch
+from peft import PeftModel
+from trl import ModelConfig
+
+from xpo.api.batch import Batch, Scores
+from xpo.models.load import REFERENCE_ADAPTER, Policy, load_policy
+from xpo.models.scoring import score
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A frozen model to score with.
+
+    Attributes:
+        model: the model; shared with the policy when adapters are switched.
+        description: which of the four it is, as shown at the start of a run.
+        is_start: True when it equals the policy as it was before training.
+        switch: context in which ``model`` acts as the reference.
+    """
+
+    model: torch.nn.Module
+    description: str
+    is_start: bool = True
+    switch: Callable[[], AbstractContextManager[None]] = nullcontext
+
+    @torch.no_grad()
+    def score(self, batch: Batch, temperature: float = 1.0) -> Scores:
+        """Score ``batch`` without gradient and without dropout."""
+        training = self.model.training
+        self.model.eval()
+        try:
+            with self.switch():
+                return score(self.model, batch, temperature=temperature)
+        finally:
+            self.model.train(training)
+
+    def to(self, device: torch.device) -> Reference:
+        """Move a model of its own to the device; a shared one is there already."""
+        return self if self.switch is not nullcontext else replace(self, model=self.model.to(device))
+
+
+def make_reference(policy: Policy, config: ModelConfig, given: str | torch.nn.Module | None = None) -> Reference:
+    """The reference of a policy that has not been trained yet.
+
+    ``given`` (a name or a model) wins; else adapters off for new adapters, the frozen copy of a continued adapter, or a
+    frozen copy of the whole model.
+    """
+    if isinstance(given, torch.nn.Module):
+        return Reference(given.eval().requires_grad_(False), "given model", is_start=False)
+    if given is not None:
+        settings = replace(config, model_name_or_path=given, use_peft=False, model_revision="main")
+        model = load_policy(settings, training=False).model
+        return Reference(model.eval().requires_grad_(False), f"given model {given}", is_start=False)
+    return start_of(policy)
+
+
+def start_of(policy: Policy) -> Reference:
+    """The policy as it is now, frozen, at the least cost in memory."""
+    model = policy.model
+    if isinstance(model, PeftModel):
+        if REFERENCE_ADAPTER in model.peft_config:
+            return Reference(model, "frozen copy of the continued adapter", switch=lambda: _frozen_adapter(model))
+        return Reference(model, "the same model with adapters off", switch=model.disable_adapter)
+    frozen = copy.deepcopy(model).eval().requires_grad_(False)
+    return Reference(frozen, "frozen copy of the starting model")
+
+
+@contextmanager
+def _frozen_adapter(model: PeftModel) -> Iterator[None]:
+    active = model.active_adapter
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    model.set_adapter(REFERENCE_ADAPTER)
+    try:
+        yield
+    finally:
+        model.set_adapter(active)
+        # Switching marks adapters trainable as it goes; only what was trainable before may stay so.
+        model.requires_grad_(False)
+        for parameter in trainable:
+            parameter.requires_grad_(True)

@@ -1,0 +1,170 @@
+"""What can be wrong with settings that are each right by themselves: found before anything is loaded."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from xpo.errors import SettingError
+from xpo.train.settings import Settings
+from xpo.train.sources import Given
+
+_POSITIVE = ("must be positive", lambda value: value > 0)
+_NOT_NEGATIVE = ("must not be negative", lambda value: value >= 0)
+_SHARE = ("must be at least 0 and below 1", lambda value: 0 <= value < 1)
+
+_RANGES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+    "max_length": _POSITIVE,
+    "max_prompt_length": _POSITIVE,
+    "eval_size": _POSITIVE,
+    "num_iterations": _POSITIVE,
+    "sample_completions": _NOT_NEGATIVE,
+    "eval_prompts": _NOT_NEGATIVE,
+    "num_generations": _POSITIVE,
+    "max_completion_length": _POSITIVE,
+    "temperature": _POSITIVE,
+    "missing_eos_penalty": _NOT_NEGATIVE,
+    "per_device_train_batch_size": _POSITIVE,
+    "per_device_eval_batch_size": _POSITIVE,
+    "gradient_accumulation_steps": _POSITIVE,
+    "num_train_epochs": _POSITIVE,
+    "learning_rate": ("must be a number that is not negative", lambda value: 0 <= value < math.inf),
+    "weight_decay": _NOT_NEGATIVE,
+    "max_grad_norm": _NOT_NEGATIVE,
+    "lora_r": _POSITIVE,
+    "lora_alpha": _POSITIVE,
+    "lora_dropout": _SHARE,
+}
+
+_ADAPTER = (
+    *("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "lora_target_parameters"),
+    *("lora_modules_to_save", "use_rslora", "use_dora"),
+)
+_LOADING = ("dtype", "attn_implementation", "model_revision", "trust_remote_code", "load_in_4bit", "load_in_8bit")
+
+#: A setting that means nothing without another: name -> the other.
+_REQUIRES: Mapping[str, str] = {
+    **dict.fromkeys(_ADAPTER, "use_peft"),
+    **dict.fromkeys(("bnb_4bit_quant_type", "use_bnb_nested_quant", "bnb_4bit_quant_storage"), "load_in_4bit"),
+    **dict.fromkeys(("hub_model_id", "hub_strategy", "hub_private_repo", "hub_revision"), "push_to_hub"),
+    **dict.fromkeys(("dataset_config", "dataset_train_split", "dataset_test_split"), "dataset_name"),
+    "model_revision": "model_name_or_path",
+    "reward_weights": "reward",
+}
+
+
+def check(settings: Settings, by: Mapping[str, Given]) -> None:
+    """Refuse settings that contradict each other or cannot be honoured together.
+
+    Args:
+        by: who made each setting that is not at its default, to name it in a message as it was written.
+
+    Raises:
+        SettingError: the first contradiction.
+    """
+    _ranges(settings, by)
+    _requirements(settings, by)
+    _data(settings, by)
+    _model(settings, by)
+    _loop(settings)
+    if settings.rollout is not None:
+        _rollouts(settings, by)
+
+
+def _label(name: str, by: Mapping[str, Given]) -> str:
+    return by[name].label if name in by else f"--{name}"
+
+
+def _ranges(settings: Settings, by: Mapping[str, Given]) -> None:
+    for name, (rule, holds) in _RANGES.items():
+        if hasattr(settings.algorithm, name):
+            continue  # the method's own, and its own to check
+        value = settings.source(name)
+        if value is not None and not holds(value):
+            raise SettingError(f"{_label(name, by)} {rule}, not {value}")
+
+
+def _requirements(settings: Settings, by: Mapping[str, Given]) -> None:
+    for name, other in _REQUIRES.items():
+        if name in by and not settings.source(other):
+            raise SettingError(f"{by[name].label} has no effect without {by[name].spell(other)}; give both or neither")
+
+
+def _data(settings: Settings, by: Mapping[str, Given]) -> None:
+    run, data = settings.run, settings.entry.cls.data
+    if settings.source("eval_dataset") is not None and run.eval_size is not None:
+        raise SettingError(
+            f"{_label('eval_dataset', by)} and {_label('eval_size', by)} both say what to evaluate on; give one of them"
+        )
+    if run.max_length is not None and run.max_prompt_length is not None and run.max_prompt_length >= run.max_length:
+        raise SettingError(
+            f"{_label('max_prompt_length', by)} {run.max_prompt_length} leaves no room for a completion within "
+            f"max_length {run.max_length}"
+        )
+    if "forget_column" in by and data != "forget":
+        raise SettingError(f"{by['forget_column'].label} is for methods that unlearn; {run.algo} learns from {data}")
+    if "lists_to_pairs" in by and data != "pairs":
+        label = by["lists_to_pairs"].label
+        raise SettingError(f"{label} is for methods that learn from pairs; {run.algo} learns from {data}")
+
+
+def _model(settings: Settings, by: Mapping[str, Given]) -> None:
+    model, name = settings.model, settings.model.model_name_or_path
+    if model.lora_task_type != "CAUSAL_LM":
+        raise SettingError(f"{_label('lora_task_type', by)} must be CAUSAL_LM, for a language model")
+    if (model.load_in_4bit or model.load_in_8bit) and not model.use_peft:
+        quantised = "load_in_4bit" if model.load_in_4bit else "load_in_8bit"
+        raise SettingError(f"{_label(quantised, by)}: quantised weights cannot be trained; train adapters: --use_peft")
+    if "model_name_or_path" in settings.objects:
+        _no_effect(by, _LOADING, "the model is passed as an object, already loaded")
+    elif name is not None and (Path(name) / "adapter_config.json").is_file():
+        _no_effect(by, _ADAPTER, f"{name} is an adapter with its own settings, and its training goes on")
+    if settings.source("reference_model") is not None and not settings.make_algorithm().needs.reference:
+        raise SettingError(f"{_label('reference_model', by)}: {settings.run.algo}, set like this, uses no reference")
+
+
+def _no_effect(by: Mapping[str, Given], names: Iterable[str], why: str) -> None:
+    for name in names:
+        if name in by:
+            raise SettingError(f"{by[name].label} has no effect here: {why}")
+
+
+def _loop(settings: Settings) -> None:
+    training, least = settings.training, settings.make_algorithm().needs.least
+    processes = max(1, int(os.environ.get("WORLD_SIZE", "1")))
+    held = training.per_device_train_batch_size * processes
+    if held < least:
+        raise SettingError(
+            f"{settings.run.algo} computes statistics of a micro-batch and needs {least} rows in one; "
+            f"--per_device_train_batch_size {training.per_device_train_batch_size} on {processes} process(es) holds "
+            f"{held}. Set --per_device_train_batch_size {math.ceil(least / processes)}"
+        )
+    accelerator = training.accelerator_config
+    if accelerator.split_batches or accelerator.dispatch_batches or not accelerator.even_batches:
+        raise SettingError(
+            "--accelerator_config: split_batches, dispatch_batches and even_batches cannot be honoured: "
+            "xpo deals the rows of a step out to the processes itself"
+        )
+
+
+def _rollouts(settings: Settings, by: Mapping[str, Given]) -> None:
+    rollout, samples = settings.rollout, settings.make_algorithm().needs.samples
+    assert rollout is not None
+    if rollout.num_generations is None:
+        rollout.num_generations = max(samples, 1)
+    elif samples > 1 and rollout.num_generations < 2:
+        raise SettingError(f"{_label('num_generations', by)}: {settings.run.algo} compares completions and needs 2")
+    rewards = settings.source("reward")
+    if not rewards and not settings.testbed_data:
+        raise SettingError(
+            f"{settings.run.algo} needs a reward for the completions it samples: give --reward a name from "
+            "`xpo plugins`, module:function, file.py:function, or a reward model"
+        )
+    weights = rollout.reward_weights
+    if weights is not None and len(weights) != len(rewards):
+        raise SettingError(
+            f"{_label('reward_weights', by)} has {len(weights)} numbers for {len(rewards)} rewards; give one for each"
+        )

@@ -1,0 +1,156 @@
+"""The data of a run: what it learns from, what is held out, and what the user should know about both."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from xpo.api.groups import Group, Kind
+from xpo.data.prepare import Prepared, prepare
+from xpo.data.sources import Rows, read, splits
+from xpo.errors import SettingError
+from xpo.plugins import Registry
+from xpo.train.settings import EMBEDDED, Settings
+
+#: Held-out rows that the table at the end looks at, at most.
+COMPARED = 500
+
+
+@dataclass(frozen=True)
+class Material:
+    """Groups to learn from, groups held out, and where they came from.
+
+    Attributes:
+        train, held_out: groups of the algorithm's kind; held-out ones are evaluated while training.
+        compared: held-out groups with known preferences, for the table at the end.
+        prompts: held-out prompts to sample for.
+        origin, fingerprint: of the training rows.
+        rows: rows read for training.
+        embedded: whether this is xpo's own testbed.
+        lines: what happened to the rows.
+    """
+
+    train: list[Group]
+    held_out: list[Group]
+    compared: list[Group]
+    prompts: list[Group]
+    origin: str
+    fingerprint: str
+    rows: int
+    embedded: bool
+    lines: list[str]
+
+
+def gather(settings: Settings, kind: Kind, registry: Registry, tokenizer: PreTrainedTokenizerBase) -> Material:
+    """Read, convert and tokenise the data of a run."""
+    source = settings.source("dataset_name")
+    source = EMBEDDED if source is None else source
+    brought = isinstance(source, str) and source.partition(":")[0] in registry.datasets
+    embedded = isinstance(source, str) and source.partition(":")[0] == EMBEDDED
+    test = settings.run.dataset_test_split
+    rows = _rows(source, kind, settings.run.dataset_train_split, settings, registry)
+    evaluation = settings.source("eval_dataset")
+    held: Rows | None = None
+    if evaluation is not None:
+        held = _rows(evaluation, kind, _only(evaluation, settings, registry), settings, registry)
+    elif brought or test in _splits(source, settings):
+        held = _rows(source, kind, test, settings, registry)
+    size = settings.run.eval_size
+    if size is not None and held is not None:
+        raise SettingError(f"--eval_size holds rows out, but there are held-out rows already ({held.origin}); drop one")
+    if size is not None:
+        rows, held = hold_out(rows, size, settings.training.seed)
+    if held is None and settings.training.eval_strategy != "no":
+        raise SettingError(
+            f"--eval_strategy asks for evaluation, but {rows.origin} has no '{test}' split; pass --eval_dataset or "
+            "--eval_size"
+        )
+    train = _prepared(rows, kind, settings, tokenizer)
+    evaluated = _prepared(held, kind, settings, tokenizer) if held is not None else None
+    lines = [f"data: {rows.origin}, {len(rows)} rows, {len(train.groups)} {kind} to learn from", *train.lines()]
+    if held is not None and evaluated is not None:
+        lines += [f"held out: {held.origin}, {len(evaluated.groups)} groups", *evaluated.lines()]
+    compared = evaluated.groups[:COMPARED] if evaluated else []
+    if embedded:  # every algorithm is examined on the same pairs, whatever kind of data it learns from
+        preferences = _rows(source, "pairs", test, settings, registry)
+        compared = _prepared(preferences, "pairs", settings, tokenizer).groups[:COMPARED]
+    return Material(
+        train=train.groups,
+        held_out=evaluated.groups if evaluated else [],
+        compared=compared,
+        prompts=_prompts(evaluated.groups if evaluated else []),
+        origin=rows.origin,
+        fingerprint=rows.fingerprint,
+        rows=len(rows),
+        embedded=embedded,
+        lines=lines,
+    )
+
+
+def hold_out(rows: Rows, size: float | int, seed: int) -> tuple[Rows, Rows]:
+    """Split rows by prompt, so that no held-out prompt is trained on."""
+    by_prompt: dict[str, list[int]] = {}
+    for index, row in enumerate(rows.rows):
+        by_prompt.setdefault(str(row.get("prompt", index)), []).append(index)
+    wanted = round(size * len(rows)) if size < 1 else int(size)
+    if not 0 < wanted < len(rows) or len(by_prompt) < 2:
+        raise SettingError(
+            f"--eval_size {size} of {len(rows)} rows with {len(by_prompt)} prompts leaves nothing to train or evaluate on"
+        )
+    keys = list(by_prompt)
+    random.Random(seed).shuffle(keys)
+    held: list[int] = []
+    for key in keys[:-1]:
+        if len(held) >= wanted:
+            break
+        held += by_prompt[key]
+    out = set(held)
+    kept = [index for index in range(len(rows)) if index not in out]
+    return rows.select(kept), rows.select(sorted(out), " (held out)")
+
+
+def _rows(source: Any, kind: Kind, split: str, settings: Settings, registry: Registry) -> Rows:
+    if not isinstance(source, str):
+        return Rows.of(source, split=split)
+    name = source.partition(":")[0]
+    if name in registry.datasets:
+        return Rows.of(registry.datasets[name](source, kind, split), f"{source}[{split}]")
+    return read(source, split=split, config=settings.run.dataset_config)
+
+
+def _splits(source: Any, settings: Settings) -> list[str]:
+    if isinstance(source, str):
+        return splits(source, settings.run.dataset_config)
+    return list(source) if hasattr(source, "keys") else []
+
+
+def _only(source: Any, settings: Settings, registry: Registry) -> str:
+    """The split of a separate evaluation source: its test split if it has one, else all it has."""
+    if isinstance(source, str) and source.partition(":")[0] in registry.datasets:
+        return settings.run.dataset_test_split
+    known = _splits(source, settings)
+    return settings.run.dataset_test_split if settings.run.dataset_test_split in known else "train"
+
+
+def _prepared(rows: Rows, kind: Kind, settings: Settings, tokenizer: PreTrainedTokenizerBase) -> Prepared:
+    return prepare(
+        rows,
+        kind,
+        tokenizer,
+        max_length=settings.run.max_length,
+        max_prompt_length=settings.run.max_prompt_length,
+        pairing=settings.run.lists_to_pairs,
+        forget_column=settings.run.forget_column,
+    )
+
+
+def _prompts(groups: Sequence[Group]) -> list[Group]:
+    """Each held-out prompt once, without completions."""
+    found: dict[tuple[int, ...], Group] = {}
+    for group in groups:
+        found.setdefault(tuple(group.prompt_ids), Group(group.prompt_ids, row=group.row, source=group.source))
+    return list(found.values())

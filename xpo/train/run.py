@@ -1,0 +1,321 @@
+"""One run from settings to record: gather, load, look, train, look again, write down."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from transformers import PreTrainedTokenizerBase, set_seed
+
+import xpo
+from xpo.api.algorithm import Algorithm
+from xpo.errors import SettingError
+from xpo.evaluate import Examiner, View
+from xpo.feedback.rewards import Reward, find_rewards
+from xpo.feedback.sampling import Sampling
+from xpo.models.load import Policy, adapt, disable_dropout, load_policy, load_tokenizer, parameter_counts
+from xpo.models.reference import Reference, make_reference, start_of
+from xpo.plugins import Registry, load
+from xpo.testbed.pool import model_path
+from xpo.train.card import write_card
+from xpo.train.flags import from_keywords
+from xpo.train.machine import PeakMemory, device, git_state, is_main, versions
+from xpo.train.material import Material, gather
+from xpo.train.output import HISTORY, PLOT, RUN, claim
+from xpo.train.plots import plot_history
+from xpo.train.progress import ShowProgress, say
+from xpo.train.record import Cost, RunRecord, write_history
+from xpo.train.rollouts import Rollouts
+from xpo.train.settings import EMBEDDED, ModelSettings, Settings
+from xpo.train.summary import print_summary
+from xpo.train.trainer import PreferenceTrainer
+
+#: Prompts sampled for the table at the end: of the testbed, where it costs seconds, and of other data.
+EMBEDDED_PROMPTS, PROMPTS = 200, 32
+#: Longest completion sampled for the table, unless rollouts set their own length.
+EXAMINED_TOKENS = 128
+
+
+def train(algo: str, model: Any = None, dataset: Any = None, **settings: Any) -> RunRecord:
+    """Train a policy by preferences.
+
+    Args:
+        algo: name of the algorithm.
+        model: directory, hub id or a loaded model; the embedded testbed's if not given.
+        dataset: file, directory, hub id, rows or a ``datasets`` object; the testbed's if not given.
+        settings: everything the command line takes, by the same names, such as ``beta=0.5``, ``use_peft=True``.
+
+    Returns:
+        The record of the run, also written to ``output_dir`` as ``run.json``.
+
+    Raises:
+        XpoError: what was asked for cannot be done; nothing has been written.
+    """
+    return execute(from_keywords(algo, model=model, dataset=dataset, **settings))
+
+
+def execute(settings: Settings) -> RunRecord:
+    """Run what ``settings`` describe."""
+    args = settings.training
+    resume = args.resume_from_checkpoint
+    directory = claim(str(args.output_dir), settings.run.overwrite, resume, _inputs(settings))
+    memory = PeakMemory()
+    registry = load()
+    set_seed(args.seed)
+    algorithm = settings.make_algorithm()
+    config = _model_config(settings)
+    tokenizer = settings.source("tokenizer") or load_tokenizer(config, settings.run.chat_template_path)
+    material = gather(settings, algorithm.data, registry, tokenizer)
+    rewards = _rewards(settings, algorithm, registry, config, material)
+    given = settings.objects.get("model_name_or_path")
+    policy = load_policy(config) if given is None else adapt(given, config)
+    if settings.run.disable_dropout:
+        disable_dropout(policy.model)
+    if policy.adapter is not None and args.gradient_checkpointing:
+        policy.model.enable_input_require_grads()
+    reference = None
+    if algorithm.needs.reference:
+        reference = make_reference(policy, config, settings.source("reference_model"))
+    start = _start(settings, policy, reference, material, rewards)
+    _introduce(settings, policy, reference, material)
+
+    sampling = _sampling(settings, algorithm)
+    rollouts = None
+    if sampling is not None and settings.rollout is not None:
+        rollouts = Rollouts(
+            algorithm,
+            tokenizer,
+            rewards,
+            sampling,
+            missing_eos_penalty=settings.rollout.missing_eos_penalty or 0.0,
+            keep_logps=settings.rollout.num_iterations > 1,
+        )
+    trainer = PreferenceTrainer(
+        algorithm=algorithm,
+        policy=policy,
+        tokenizer=tokenizer,
+        args=args,
+        train=material.train,
+        held_out=material.held_out,
+        reference=reference,
+        rollouts=rollouts,
+        iterations=1 if settings.rollout is None else settings.rollout.num_iterations,
+    )
+    if trainer.left_out:
+        say(f"{trainer.left_out} rows a pass are left out: too few remain for the last step")
+    examiner = _examiner(settings, tokenizer, material, rewards, sampling)
+    bare = trainer.accelerator.unwrap_model(trainer.model)
+    before = examiner.look(bare) if is_main() else None
+
+    output = directory.begin()
+    record = _record(settings, algorithm, policy, reference, material)
+    record.save(output / RUN)
+    started = time.perf_counter()
+    with ShowProgress.attach(trainer):
+        trainer.train(resume_from_checkpoint=resume)
+    seconds = time.perf_counter() - started
+
+    record.cost = _cost(trainer, seconds, memory)
+    _save(trainer, bare, tokenizer, output)
+    if before is not None:
+        _conclude(record, trainer, examiner, before, bare, start, settings)
+        record.cost = replace(
+            record.cost, peak_memory_bytes=memory.host_bytes(), peak_gpu_memory_bytes=memory.gpu_bytes()
+        )
+        record.finished = _now()
+        write_history(trainer.state.log_history, output / HISTORY)
+        plot_history(trainer.state.log_history, output / PLOT, f"{algorithm.name} on {_label(settings)}")
+        record.save(output / RUN)
+        write_card(record, type(algorithm), output)
+        print_summary(record, settings.run.sample_completions)
+        say(f"saved to {output}")
+    trainer.accelerator.wait_for_everyone()
+    return record
+
+
+def _inputs(settings: Settings) -> list[str]:
+    """Local models and data the run reads, which --overwrite must not remove."""
+    named = [
+        settings.source(name) for name in ("model_name_or_path", "dataset_name", "eval_dataset", "reference_model")
+    ]
+    return [name for name in named if isinstance(name, str) and Path(name).exists()]
+
+
+def _model_config(settings: Settings) -> ModelSettings:
+    if settings.testbed_model:
+        model: ModelSettings = replace(settings.model, model_name_or_path=str(model_path()))  # type: ignore[call-arg]  # a field of trl's, which mypy does not follow
+        return model
+    return settings.model
+
+
+def _label(settings: Settings) -> str:
+    """The model as people call it."""
+    model = settings.source("model_name_or_path")
+    if model is None:
+        return EMBEDDED
+    return Path(model).name if isinstance(model, str) else type(model).__name__
+
+
+def _rewards(
+    settings: Settings, algorithm: Algorithm[Any], registry: Registry, config: ModelSettings, material: Material
+) -> list[Reward]:
+    """What judges samples: the rewards asked for, else the known one of the embedded data."""
+    specs: Sequence[Any] | None = settings.source("reward")
+    if specs is not None and (callable(specs) or isinstance(specs, str)):
+        specs = [specs]
+    if not specs and material.embedded:
+        specs = [EMBEDDED]
+    if not specs and algorithm.needs.samples:
+        known = ", ".join(sorted(registry.rewards))
+        raise SettingError(
+            f"'{algorithm.name}' learns from the rewards of sampled completions; pass --reward: a name ({known}), "
+            "module:function, file.py:function, or a sequence-classification model"
+        )
+    weights = None if settings.rollout is None else settings.rollout.reward_weights
+    return find_rewards(specs or [], weights, registry.rewards, config)
+
+
+def _sampling(settings: Settings, algorithm: Algorithm[Any]) -> Sampling | None:
+    """How rollouts are sampled; None for algorithms that learn from data."""
+    if settings.rollout is None:
+        return None
+    count = settings.rollout.num_generations or algorithm.needs.samples
+    return Sampling(count, settings.rollout.max_completion_length, settings.rollout.temperature, settings.training.seed)
+
+
+def _examiner(
+    settings: Settings,
+    tokenizer: PreTrainedTokenizerBase,
+    material: Material,
+    rewards: Sequence[Reward],
+    sampling: Sampling | None,
+) -> Examiner:
+    count = settings.run.eval_prompts
+    if count is None:
+        count = EMBEDDED_PROMPTS if material.embedded else PROMPTS
+    longest = EXAMINED_TOKENS if sampling is None else sampling.max_tokens
+    # Temperature 1 for every method: the distribution itself is compared, and the KL is about it.
+    look = Sampling(1, longest, 1.0, settings.training.seed)
+    return Examiner(tokenizer, material.compared, material.prompts[:count], rewards, look)
+
+
+def _start(
+    settings: Settings, policy: Policy, reference: Reference | None, material: Material, rewards: Sequence[Reward]
+) -> Reference | None:
+    """The policy before training, to measure the KL against; the reference serves when it is the same."""
+    if not material.prompts or settings.run.eval_prompts == 0:
+        return None
+    return reference if reference is not None and reference.is_start else start_of(policy)
+
+
+def _introduce(settings: Settings, policy: Policy, reference: Reference | None, material: Material) -> None:
+    """The lines at the start: what is trained, against what, on what."""
+    total, trainable = parameter_counts(policy.model)
+    how = {None: "full fine-tuning", "new": "LoRA", "continued": "LoRA, continued"}[policy.adapter]
+    bits = f", {policy.quantization}" if policy.quantization else ""
+    say(f"model: {_label(settings)}, {total:,} parameters, {trainable:,} trained ({how}{bits})")
+    say(f"algorithm: {settings.run.algo}, from {settings.entry.supplier}")
+    if reference is not None:
+        say(f"reference: {reference.description}")
+    for line in material.lines:
+        say(line)
+
+
+def _record(
+    settings: Settings, algorithm: Algorithm[Any], policy: Policy, reference: Reference | None, material: Material
+) -> RunRecord:
+    total, trainable = parameter_counts(policy.model)
+    body = settings.to_dict()
+    return RunRecord(
+        xpo_version=xpo.__version__,
+        algorithm=settings.run.algo,
+        supplier=str(settings.entry.supplier),
+        algorithm_settings=body.pop("algorithm"),
+        settings=body,
+        seed=settings.training.seed,
+        model={
+            "name": _label(settings) if settings.testbed_model else str(policy.origin or _label(settings)),
+            "parameters": total,
+            "trainable": trainable,
+            "dtype": str(policy.model.dtype).removeprefix("torch."),
+            "quantization": policy.quantization,
+            "adapter": policy.adapter,
+        },
+        reference=None if reference is None else reference.description,
+        data={
+            "origin": material.origin,
+            "embedded": material.embedded,
+            "kind": algorithm.data,
+            "fingerprint": material.fingerprint,
+            "rows": material.rows,
+            "groups": len(material.train),
+            "held_out": len(material.held_out),
+            "lines": material.lines,
+        },
+        versions=versions(),
+        git=git_state(),
+        device=device(str(settings.training.device.type)),
+        started=_now(),
+        output_dir=str(settings.training.output_dir),
+    )
+
+
+def _cost(trainer: PreferenceTrainer, seconds: float, memory: PeakMemory) -> Cost:
+    tokens = trainer.tokens_of_all_ranks()
+    return Cost(
+        steps=trainer.state.global_step,
+        tokens=tokens,
+        seconds=seconds,
+        tokens_per_second=tokens / seconds if seconds else None,
+    )
+
+
+def _save(trainer: PreferenceTrainer, model: Any, tokenizer: PreTrainedTokenizerBase, output: Path) -> None:
+    """Weights, or the adapter alone, and the tokenizer."""
+    if isinstance(model, PeftModel):
+        if is_main():  # a frozen copy that served as the reference is not part of the result
+            model.save_pretrained(output, selected_adapters=[model.active_adapter])
+    else:
+        trainer.save_model(str(output))
+    if is_main():
+        tokenizer.save_pretrained(output)
+        (output / "training_args.bin").unlink(missing_ok=True)  # run.json says it, and unpickling runs code
+
+
+def _conclude(
+    record: RunRecord,
+    trainer: PreferenceTrainer,
+    examiner: Examiner,
+    before: View,
+    model: torch.nn.Module,
+    start: Reference | None,
+    settings: Settings,
+) -> None:
+    """Look again, and put what was found into the record."""
+    after = examiner.look(model)
+    record.comparison = examiner.compare(before, after, model, None if start is None else start.to(trainer.args.device))
+    record.samples = examiner.samples(before, after, max(settings.run.sample_completions, 2))
+    last: dict[str, Any] = {}
+    for entry in trainer.state.log_history:
+        if "loss" in entry or "eval_loss" in entry:
+            last.update(entry)
+    record.metrics = {
+        key: float(value) for key, value in last.items() if isinstance(value, int | float) and key not in TIMES
+    }
+    for row in record.comparison:
+        record.metrics[f"start/{row.name}"] = row.before
+        record.metrics[f"final/{row.name}"] = row.after
+
+
+#: Logged numbers that differ from run to run; the cost of a run is recorded apart.
+TIMES = frozenset({"step", "eval_runtime", "eval_samples_per_second", "eval_steps_per_second", "train_runtime"})
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,266 @@
+"""The one loop: a ``transformers.Trainer`` that knows groups, scores and loss terms, and no algorithm by name."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from operator import itemgetter
+from typing import Any
+
+import torch
+from accelerate.utils import gather_object
+from torch.utils.data import DataLoader
+from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainerControl
+from transformers.trainer_utils import EvalLoopOutput
+
+from xpo.api.algorithm import Algorithm
+from xpo.api.batch import Batch, Scores
+from xpo.api.groups import Group
+from xpo.api.loss import Counts, counts, reduce
+from xpo.data.order import MicroBatch, StepData, StepSampler
+from xpo.models.load import Policy
+from xpo.models.reference import Reference
+from xpo.models.scoring import score
+from xpo.train.meter import Meter
+from xpo.train.rollouts import Rollouts
+
+STATE = "algorithm.json"
+
+
+class StepLoader(DataLoader[MicroBatch]):
+    """Micro-batches in the order of a ``StepSampler``; the trainer tells it the epoch."""
+
+    def __init__(self, data: StepData, sampler: StepSampler, workers: int = 0) -> None:
+        super().__init__(data, batch_sampler=sampler, collate_fn=itemgetter(0), num_workers=workers)
+
+    def set_epoch(self, epoch: int) -> None:
+        self.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]  # a StepSampler
+
+
+class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers is not followed by mypy
+    """Scores groups, asks the algorithm for its terms, and divides them by the counts of the whole optimiser step.
+
+    The gradient is that of the mean over all items of a step, however these are spread over micro-batches and ranks.
+    """
+
+    #: ``reduce`` divides by the counts of the whole step, so micro-batches are summed.
+    loss_is_scaled_for_ga = True
+
+    def __init__(
+        self,
+        *,
+        algorithm: Algorithm[Any],
+        policy: Policy,
+        tokenizer: PreTrainedTokenizerBase,
+        args: Any,
+        train: Sequence[Group],
+        held_out: Sequence[Group] = (),
+        reference: Reference | None = None,
+        rollouts: Rollouts | None = None,
+        iterations: int = 1,
+        callbacks: Sequence[TrainerCallback] = (),
+    ) -> None:
+        self.algorithm = algorithm
+        self.rollouts = rollouts
+        self.iterations = iterations
+        self.held_out = held_out
+        self.temperature = rollouts.sampling.temperature if rollouts else 1.0
+        self.tokens = 0
+        self.control: TrainerControl
+        self._meter = Meter()
+        self._filled: dict[tuple[int, int], list[MicroBatch]] = {}
+        super().__init__(
+            model=policy.model,
+            args=args,
+            train_dataset=StepData(train, algorithm.collate),
+            eval_dataset=StepData(held_out, algorithm.collate) if held_out else None,
+            processing_class=tokenizer,
+            callbacks=list(callbacks),
+        )
+        self.reference = None if reference is None else reference.to(args.device)
+        self.left_out = self._sampler(self.train_dataset, args.per_device_train_batch_size, train=True).left_out
+
+    # Data
+
+    def get_train_dataloader(self) -> StepLoader:
+        return self._loader(self.train_dataset, self.args.per_device_train_batch_size, train=True)
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> StepLoader:
+        return self._loader(eval_dataset or self.eval_dataset, self.args.per_device_eval_batch_size, train=False)
+
+    def _loader(self, data: Any, size: int, *, train: bool) -> StepLoader:
+        return StepLoader(data, self._sampler(data, size, train=train), self.args.dataloader_num_workers)
+
+    def _sampler(self, data: Any, size: int, *, train: bool) -> StepSampler:
+        return StepSampler(
+            data.groups,
+            per_device=size,
+            accumulation=self.args.gradient_accumulation_steps if train else 1,
+            world=self.args.world_size,
+            rank=self.args.process_index,
+            seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
+            shuffle=train,
+            least=self.algorithm.needs.least,
+            repeat=self.iterations if train else 1,
+        )
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[MicroBatch], num_batches: int, device: torch.device
+    ) -> tuple[list[Batch], Counts]:
+        micros = list(islice(epoch_iterator, num_batches))
+        if self.rollouts is not None and micros:
+            micros = self._rolled(micros)
+        batches = [self._batch(micro.groups, micro.idle) for micro in micros]
+        return batches, self._totals(batches)
+
+    def _rolled(self, micros: list[MicroBatch]) -> list[MicroBatch]:
+        """Fresh completions for a step, or those of the step it repeats."""
+        assert self.rollouts is not None
+        key = (micros[0].micro.epoch, micros[0].micro.step)
+        if key not in self._filled:
+            started = time.perf_counter()
+            self._filled = {key: self._fill(micros, stream=f"train/{key[0]}/{key[1]}")}
+            self.rollouts.seconds += time.perf_counter() - started
+            self._meter.add(self.rollouts.metrics)
+        return self._filled[key]
+
+    def _fill(self, micros: Sequence[MicroBatch], stream: str) -> list[MicroBatch]:
+        assert self.rollouts is not None
+        bare = self.accelerator.unwrap_model(self.model)
+        reference = self.reference
+
+        def policy(batch: Batch) -> Scores:
+            with torch.no_grad(), self.compute_loss_context_manager():
+                return score(bare, batch, temperature=self.temperature)
+
+        def anchor(batch: Batch) -> Scores:
+            assert reference is not None
+            with self.compute_loss_context_manager():
+                return reference.score(batch, self.temperature)
+
+        training = bare.training
+        bare.eval()
+        try:
+            return self.rollouts.fill(
+                bare, micros, self._batch, policy, None if reference is None else anchor, stream=stream
+            )
+        finally:
+            bare.train(training)
+
+    def _batch(self, groups: Sequence[Group], idle: bool) -> Batch:
+        return Batch.of(groups, device=self.args.device, reduce=self._sum_over_ranks, idle=idle)
+
+    def _sum_over_ranks(self, tensor: torch.Tensor) -> torch.Tensor:
+        if self.args.world_size == 1:
+            return tensor
+        total: torch.Tensor = self.accelerator.reduce(tensor, reduction="sum")
+        return total
+
+    def _totals(self, batches: Sequence[Batch]) -> Counts:
+        mine: Counts = {}
+        for batch in batches:
+            for key, count in counts(batch).items():
+                mine[key] = mine.get(key, 0.0) + count
+        totals: Counts = {}
+        for part in gather_object([mine]) if self.args.world_size > 1 else [mine]:
+            for key, count in part.items():
+                totals[key] = totals.get(key, 0.0) + count
+        return totals
+
+    def _prepare_inputs(self, inputs: Batch) -> Batch:  # it is on its device already
+        return inputs
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        return 0
+
+    # Loss
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: Batch,
+        return_outputs: bool = False,
+        num_items_in_batch: Counts | None = None,
+    ) -> torch.Tensor:
+        assert num_items_in_batch is not None
+        value = self._loss(model, inputs, num_items_in_batch, part=1.0 / self.current_gradient_accumulation_steps)
+        if not inputs.idle:
+            self.tokens += sum(len(group.prompt_ids) for group in inputs.groups) + int(inputs.lengths.sum())
+        # Data-parallel wrappers average gradients over ranks; the loss is a sum.
+        return value * float(self.args.world_size)
+
+    def _loss(self, model: torch.nn.Module, batch: Batch, totals: Counts, part: float) -> torch.Tensor:
+        policy = score(model, batch, bare=self.accelerator.unwrap_model(model), temperature=self.temperature)
+        reference = None
+        if self.reference is not None:
+            reference = self.reference.score(batch, self.temperature)
+        loss = self.algorithm.loss(batch, policy, reference)
+        value, shares = reduce(loss, batch, totals)
+        if not batch.idle:
+            self._meter.add(loss.metrics)
+        if len(shares) > 1:
+            for name, share in shares.items():
+                self._meter.add_share(f"loss/{name}", share, part / self.args.world_size)
+        return value
+
+    # Evaluation
+
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader[Any],
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """Loss and metrics over all held-out items; each weighs the same."""
+        training, window = self._meter, Meter()
+        self._meter = window
+        model = self.accelerator.unwrap_model(self.model)
+        was_training = model.training
+        model.eval()
+        micros: list[MicroBatch] = list(dataloader)
+        if self.rollouts is not None:
+            micros = self._fill(micros, stream=metric_key_prefix)  # the same random numbers at every evaluation
+            window.add(self.rollouts.metrics)
+        batches = [self._batch(micro.groups, micro.idle) for micro in micros]
+        totals = self._totals(batches)
+        value = torch.zeros((), device=self.args.device)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            for batch in batches:
+                value = value + self._loss(model, batch, totals, part=1.0 / len(batches))
+                self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
+        value = self._sum_over_ranks(value)
+        self._meter = training
+        model.train(was_training)
+        found = {"loss": float(value), **window.read(self.args.world_size)}
+        metrics = {f"{metric_key_prefix}_{name}": number for name, number in found.items()}
+        return EvalLoopOutput(predictions=None, label_ids=None, metrics=metrics, num_samples=len(self.held_out))
+
+    def tokens_of_all_ranks(self) -> int:
+        """Tokens of prompts and completions trained on so far. Every rank must call it."""
+        return sum(gather_object([self.tokens]) if self.args.world_size > 1 else [self.tokens])
+
+    # Logs and checkpoints
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs:
+            logs = {**logs, **self._meter.read(self.args.world_size)}
+        super().log(logs, start_time)
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        if self.args.should_save:
+            folder = os.path.join(self._get_output_dir(trial), f"checkpoint-{self.state.global_step}")
+            with open(os.path.join(folder, STATE), "w", encoding="utf-8") as file:
+                json.dump(self.algorithm.state_dict(), file)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        path = os.path.join(resume_from_checkpoint, STATE)
+        if os.path.exists(path):
+            with open(path, encoding="utf-8") as file:
+                self.algorithm.load_state_dict(json.load(file))
