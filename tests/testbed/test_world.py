@@ -33,7 +33,7 @@ def test_reviews_are_filled_in_and_varied() -> None:
     topics = world.topics()
     written = [(topic.prompts()[0], grammar.review(topic, rng)) for topic in rng.choices(topics, k=1500)]
     assert not any(mark in text for _, text in written for mark in "{}")
-    assert all(text[0].isupper() and text[-1] in ".!" for _, text in written)
+    assert all(text[0].isupper() and text[-1] in ".!?" for _, text in written)
     assert len({word for _, text in written for word in words(text)}) > 400
     scores = sorted(reward(prompt, text) for prompt, text in written)
     assert scores[len(scores) // 10] < 0 < mean(scores) < 1.5 < scores[-len(scores) // 20]

@@ -9,6 +9,11 @@ What is measured on it
     Reward of fresh samples on the test prompts, against KL to the start model; length; accuracy on pairs with
     ``temperature=0`` (the true order); exact answers on forgotten and retained facts.
 
+Scale, at the defaults
+    The start model scores 0.45 on test prompts (standard deviation 0.9), the best of 16 samples 2.2, the best in the
+    pool 4.1. A completion has 19 words on average; 99% end within 64 tokens. The labeller sides with the better
+    completion in 82% of pairs.
+
 Knobs (``Knobs``, or text such as ``testbed:noise=0.3,length_bias=0.1``)
     =========== ======= ==========================================================================================
     knob        default meaning

@@ -104,6 +104,7 @@ class Temper:
 
 
 def temper(rng: random.Random) -> Temper:
+    """A temper for one review. Unkind ones prevail, so that the start model has much to gain."""
     return Temper(
         kind=rng.choice((0.05, 0.25, 0.5, 0.85)),
         focus=rng.choice((0.3, 0.5, 0.75)),

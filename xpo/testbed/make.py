@@ -40,6 +40,7 @@ TEMPLATE = (
 CONTEXT = 512
 LONGEST = 96
 FACT_SHARE = 0.15
+DOCUMENTS, VOCABULARY = 40960, 1280
 
 Document = tuple[str, str]
 
@@ -154,6 +155,7 @@ def pretrain(
 
 
 def turns(prompt: str, completion: str | None = None) -> list[dict[str, str]]:
+    """A conversation, with or without its answer."""
     answer = [] if completion is None else [{"role": "assistant", "content": completion}]
     return [{"role": "user", "content": prompt}, *answer]
 
@@ -181,6 +183,7 @@ def sample(
 
 
 def make(output: Path, documents: int, vocabulary: int, seed: int) -> None:
+    """Write all of the testbed's files to a folder."""
     output.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
     texts = corpus(documents, seed)
@@ -202,8 +205,8 @@ def make(output: Path, documents: int, vocabulary: int, seed: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m xpo.testbed.make", description="Make the testbed's shipped files.")
     parser.add_argument("--output", type=Path, required=True, help="the folder to write")
-    parser.add_argument("--documents", type=int, default=40960, help="size of the corpus")
-    parser.add_argument("--vocabulary", type=int, default=1280, help="tokens, of which 256 are bytes")
+    parser.add_argument("--documents", type=int, default=DOCUMENTS, help="size of the corpus")
+    parser.add_argument("--vocabulary", type=int, default=VOCABULARY, help="tokens, of which 256 are bytes")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     make(options.output, options.documents, options.vocabulary, options.seed)
