@@ -23,5 +23,7 @@ test-all: ## the slow ones too
 docs: ## write the generated tables
 	$(PYTHON) scripts/docs.py
 
-bench: ## train every method on the embedded data and print one table
-	$(PYTHON) -m xpo bench
+bench: ## train every installed method on the embedded data, each into runs/METHOD
+	for algo in $$($(PYTHON) -m xpo algos --json | $(PYTHON) -c "import json, sys; print(*(a['name'] for a in json.load(sys.stdin)))"); do \
+		$(PYTHON) -m xpo train --algo $$algo --overwrite true || exit; \
+	done

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import warnings
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["quiet"]
+if TYPE_CHECKING:
+    from transformers.trainer_utils import EvalLoopOutput
+
+__all__ = ["EvalLoopOutput", "no_bars", "quiet"]
 
 #: Loggers whose warnings are about their own upkeep, or say what xpo's messages say better.
 _CHATTY = ("transformers", "datasets", "peft", "accelerate", "bitsandbytes", "trl", "huggingface_hub", "torchao")
@@ -26,6 +31,25 @@ def quiet() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     for name in _CHATTY:
         logging.getLogger(name).setLevel(logging.ERROR)
+    if "transformers" in sys.modules:  # imported before the environment could tell it
+        sys.modules["transformers"].logging.set_verbosity_error()
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     warnings.filterwarnings("ignore", category=UserWarning, module=r"(torch|transformers|peft|accelerate|trl)\b")
+
+
+def __getattr__(name: str) -> Any:
+    # On demand: the command line imports this module before it may import transformers.
+    if name == "EvalLoopOutput":
+        from transformers.trainer_utils import EvalLoopOutput
+
+        return EvalLoopOutput
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def no_bars() -> None:
+    """Switch off the progress bars of transformers, which are drawn for saving and loading weights."""
+    from transformers.utils import logging as transformers_logging
+
+    if not os.environ.get("XPO_DEBUG"):
+        transformers_logging.disable_progress_bar()

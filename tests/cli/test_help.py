@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,7 +16,6 @@ from tests.conftest import MakePackage
 from tests.plugins.sources import HEAD, hook
 from xpo.cli import COMMANDS, main
 from xpo.errors import DataError
-
 
 Failing = Callable[[BaseException], None]
 
@@ -94,10 +94,12 @@ def test_an_expected_error_has_no_traceback_unless_asked(
     failing(DataError("row 3 of pairs.jsonl has no 'chosen'"))
     assert main(["plugins"]) == 2
     assert capsys.readouterr().err == "xpo: row 3 of pairs.jsonl has no 'chosen'\n"
-    assert main(["--debug", "plugins"]) == 2
-    assert "Traceback" in capsys.readouterr().err
     monkeypatch.setenv("XPO_DEBUG", "1")
     assert main(["plugins"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+    monkeypatch.setenv("XPO_DEBUG", "")
+    assert main(["--debug", "plugins"]) == 2
+    assert os.environ["XPO_DEBUG"] == "1"
     assert "Traceback" in capsys.readouterr().err
 
 

@@ -16,6 +16,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 
 import xpo
+from xpo.compat import quiet
 from xpo.errors import XpoError, did_you_mean
 
 #: Command -> what it does; each is a module of this package with ``run(argv) -> int``.
@@ -48,6 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = os.environ.get("XPO_DEBUG", "") not in ("", "0")
     while words[:1] == ["--debug"]:
         debug, words = True, words[1:]
+        os.environ["XPO_DEBUG"] = "1"  # for the libraries' own chatter, and for processes that a run starts
+    quiet()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal without Greek letters still gets its table

@@ -24,8 +24,10 @@ _TITLES = {"run": "run and data", "model": "model", "rollout": "sampling and rew
 
 def run(argv: list[str]) -> int:
     """Train as the flags say; the exit status."""
+    from xpo.compat import quiet
     from xpo.train.sources import from_argv
 
+    quiet()
     if {"-h", "--help"} & set(argv):
         print(help_text([word for word in argv if word not in ("-h", "--help")]))
         return 0

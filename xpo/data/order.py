@@ -103,16 +103,22 @@ class StepSampler(Sampler[list[MicroStep]]):
         self.epoch = epoch
 
     def __len__(self) -> int:
+        if self.repeat > 1:
+            return self.repeat * self.steps * self.accumulation
         full = self.steps - (self._last > 0)
-        return self.repeat * (full * self.accumulation + -(-self._last // self.micro))
+        return full * self.accumulation + -(-self._last // self.micro)
 
     def __iter__(self) -> Iterator[list[MicroStep]]:
         order = self.order()
         size = self.micro * self.accumulation
         for step in range(self.steps):
             rows = tuple(order[step * size : min((step + 1) * size, self._count - self.left_out)])
+            parts = list(self._parts(len(rows)))
+            if self.repeat > 1:
+                # The loop counts micro-batches, not steps: it would fill up a short step with the start of its repeat.
+                parts += [(len(rows), len(rows))] * (self.accumulation - len(parts))
             for _ in range(self.repeat):
-                for start, stop in self._parts(len(rows)):
+                for start, stop in parts:
                     yield [MicroStep(step, self.epoch, rows, start, stop)]
 
     def order(self) -> list[int]:

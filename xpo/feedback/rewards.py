@@ -117,8 +117,9 @@ def _find(
     if colon and not Path(spec).exists():
         return Reward(function, _import(module, function), weight)
     if not Path(spec).is_dir() and "/" not in spec:
+        names = ", ".join(sorted(known)) or "none"
         raise SettingError(
-            f"reward '{spec}' is unknown.{did_you_mean(spec, known)} Known are: {', '.join(sorted(known)) or 'none'}; or "
+            f"reward '{spec}' is unknown.{did_you_mean(spec, known)} Known are: {names}; or "
             "give module:function, file.py:function, or a sequence-classification model"
         )
     model, tokenizer = load_classifier(spec, config)

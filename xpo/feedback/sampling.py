@@ -102,7 +102,12 @@ def _generate(model: Any, prompts: Sequence[list[int]], sampling: Sampling, ends
     input_ids = torch.tensor([[ends[0]] * (width - len(ids)) + ids for ids in prompts], device=model.device)
     mask = torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for ids in prompts], device=model.device)
     settings = GenerationConfig(
-        do_sample=False, max_new_tokens=sampling.max_tokens, eos_token_id=ends, pad_token_id=ends[0], use_cache=True
+        do_sample=False,
+        max_new_tokens=sampling.max_tokens,
+        eos_token_id=ends,
+        pad_token_id=ends[0],
+        use_cache=True,
+        top_k=None,
     )
     output: Tensor = model.generate(
         input_ids=input_ids,
@@ -126,11 +131,20 @@ def _uniforms(sampling: Sampling, stream: str, row: int, k: int) -> Tensor:
 
 @contextmanager
 def _generating(model: torch.nn.Module) -> Iterator[None]:
-    """Evaluation mode, which also lets a checkpointed model use its key-value cache, and no gradient."""
+    """Evaluation mode, which also lets a checkpointed model use its key-value cache, and no gradient.
+
+    A model's own generation settings would fill in what ours leave open, such as a repetition penalty: they are put
+    aside, since samples must come from the distribution whose log-probabilities are trained.
+    """
     training = model.training
+    own = [(module, module.generation_config) for module in model.modules() if "generation_config" in vars(module)]
     model.eval()
     try:
+        for module, _ in own:
+            module.generation_config = GenerationConfig()
         with torch.no_grad():
             yield
     finally:
+        for module, settings in own:
+            module.generation_config = settings
         model.train(training)

@@ -80,6 +80,7 @@ def load_policy(config: ModelConfig, *, training: bool = True) -> Policy:
         kwargs["device_map"] = {"": _local_device()}
     with _explained(name, "model"):
         model = AutoModelForCausalLM.from_pretrained(base, **kwargs)
+    _keep_layout(model)
     if not training:
         if adapter_path is not None:
             model = PeftModel.from_pretrained(model, adapter_path)
@@ -92,6 +93,7 @@ def load_policy(config: ModelConfig, *, training: bool = True) -> Policy:
 
 def adapt(model: PreTrainedModel | PeftModel, config: ModelConfig) -> Policy:
     """Take a model handed over as an object; add adapters when the configuration asks for them."""
+    _keep_layout(model)
     if isinstance(model, PeftModel):
         return Policy(model, None, "new", None)
     return _adapted(model, config, None, None, None)
@@ -131,6 +133,17 @@ def parameter_counts(model: torch.nn.Module) -> tuple[int, int]:
     return total, trainable
 
 
+def _keep_layout(model: torch.nn.Module) -> None:
+    """Keep 4-bit weights as they are when the model is evaluated on a CPU.
+
+    On one with bfloat16 instructions, bitsandbytes repacks them for good at the first forward in evaluation mode. The
+    repacked ones pass no gradient to the layers below, and their results differ from those of training by percents.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]  # torch types every attribute
+
+
 def _adapted(
     model: PreTrainedModel, config: ModelConfig, name: str | None, adapter_path: str | None, quantization: str | None
 ) -> Policy:
@@ -165,7 +178,7 @@ def _base_of(name: str) -> tuple[str, str | None]:
 def _name(config: ModelConfig) -> str:
     if config.model_name_or_path is None:
         raise SettingError("no model is given; pass --model_name_or_path")
-    return config.model_name_or_path
+    return str(config.model_name_or_path)
 
 
 def _dtype(config: ModelConfig) -> Any:
@@ -181,8 +194,8 @@ def _template(path: str) -> str:
     if source.is_file():
         return source.read_text(encoding="utf-8")
     with _explained(path, "chat template"):
-        template: str = AutoTokenizer.from_pretrained(path).chat_template
-    return template
+        template = AutoTokenizer.from_pretrained(path).chat_template
+    return str(template)
 
 
 @contextmanager

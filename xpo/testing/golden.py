@@ -83,7 +83,7 @@ class _Setting:
         self.policy: dict[Place, list[float]] = {}
         self.reference: dict[Place, list[float]] = {}
         self.places: dict[str, Any] = {}  # policy key -> places in the nesting of the case
-        for key, values in case["policy"].items() or self._rollout():
+        for key, values in case.get("policy", {}).items() or self._rollout():
             self.places[key] = self._add(key, values, self.data.pop(f"ref_{key}", None))
         for key in [key for key in self.data if key.endswith("_policy")]:
             stem = key.removesuffix("_policy")

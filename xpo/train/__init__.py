@@ -11,10 +11,13 @@ import sys
 from types import ModuleType
 from typing import Any
 
+from xpo.compat import quiet
+
 
 class _Train(ModuleType):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Train a policy; the arguments are those of :func:`xpo.train.run.train`."""
+        quiet()
         from xpo.train.run import train
 
         return train(*args, **kwargs)

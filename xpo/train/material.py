@@ -49,7 +49,7 @@ def gather(settings: Settings, kind: Kind, registry: Registry, tokenizer: PreTra
     """Read, convert and tokenise the data of a run."""
     source = settings.source("dataset_name")
     source = EMBEDDED if source is None else source
-    brought = isinstance(source, str) and source.partition(":")[0] in registry.datasets
+    brought = isinstance(source, str) and registry.dataset(source) is not None
     embedded = isinstance(source, str) and source.partition(":")[0] == EMBEDDED
     test = settings.run.dataset_test_split
     rows = _rows(source, kind, settings.run.dataset_train_split, settings, registry)
@@ -99,7 +99,7 @@ def hold_out(rows: Rows, size: float | int, seed: int) -> tuple[Rows, Rows]:
     wanted = round(size * len(rows)) if size < 1 else int(size)
     if not 0 < wanted < len(rows) or len(by_prompt) < 2:
         raise SettingError(
-            f"--eval_size {size} of {len(rows)} rows with {len(by_prompt)} prompts leaves nothing to train or evaluate on"
+            f"--eval_size {size} of {len(rows)} rows ({len(by_prompt)} prompts) leaves nothing to train or evaluate on"
         )
     keys = list(by_prompt)
     random.Random(seed).shuffle(keys)
@@ -116,9 +116,9 @@ def hold_out(rows: Rows, size: float | int, seed: int) -> tuple[Rows, Rows]:
 def _rows(source: Any, kind: Kind, split: str, settings: Settings, registry: Registry) -> Rows:
     if not isinstance(source, str):
         return Rows.of(source, split=split)
-    name = source.partition(":")[0]
-    if name in registry.datasets:
-        return Rows.of(registry.datasets[name](source, kind, split), f"{source}[{split}]")
+    if (plugin := registry.dataset(source)) is not None:
+        function, spec = plugin
+        return Rows.of(function(spec, kind, split), f"{source}[{split}]")
     return read(source, split=split, config=settings.run.dataset_config)
 
 
@@ -130,7 +130,7 @@ def _splits(source: Any, settings: Settings) -> list[str]:
 
 def _only(source: Any, settings: Settings, registry: Registry) -> str:
     """The split of a separate evaluation source: its test split if it has one, else all it has."""
-    if isinstance(source, str) and source.partition(":")[0] in registry.datasets:
+    if isinstance(source, str) and registry.dataset(source) is not None:
         return settings.run.dataset_test_split
     known = _splits(source, settings)
     return settings.run.dataset_test_split if settings.run.dataset_test_split in known else "train"

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from types import TracebackType
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_callback import PrinterCallback, ProgressCallback
-from transformers.trainer_utils import has_length
+from transformers import (
+    PrinterCallback,
+    ProgressCallback,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 from xpo.train.machine import is_main
 
@@ -123,7 +128,7 @@ class ShowProgress(TrainerCallback):  # type: ignore[misc]  # transformers is no
         """Show how far an evaluation is, within training or on its own."""
         if bars := self._bars(state):
             if self.evaluation is None:
-                total = len(eval_dataloader) if has_length(eval_dataloader) else None
+                total = len(eval_dataloader) if isinstance(eval_dataloader, Sized) else None
                 self.evaluation = bars.add_task("eval", total=total, shown="")
             bars.advance(self.evaluation)
 

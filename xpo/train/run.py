@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,16 +11,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
 from transformers import PreTrainedTokenizerBase, set_seed
 
 import xpo
 from xpo.api.algorithm import Algorithm
+from xpo.compat import no_bars
 from xpo.errors import SettingError
 from xpo.evaluate import Examiner, View
 from xpo.feedback.rewards import Reward, find_rewards
 from xpo.feedback.sampling import Sampling
-from xpo.models.load import Policy, adapt, disable_dropout, load_policy, load_tokenizer, parameter_counts
+from xpo.models.load import (
+    REFERENCE_ADAPTER,
+    Policy,
+    adapt,
+    disable_dropout,
+    load_policy,
+    load_tokenizer,
+    parameter_counts,
+)
 from xpo.models.reference import Reference, make_reference, start_of
 from xpo.plugins import Registry, load
 from xpo.testbed.pool import model_path
@@ -62,6 +71,7 @@ def train(algo: str, model: Any = None, dataset: Any = None, **settings: Any) ->
 
 def execute(settings: Settings) -> RunRecord:
     """Run what ``settings`` describe."""
+    no_bars()
     args = settings.training
     resume = args.resume_from_checkpoint
     directory = claim(str(args.output_dir), settings.run.overwrite, resume, _inputs(settings))
@@ -122,7 +132,7 @@ def execute(settings: Settings) -> RunRecord:
     seconds = time.perf_counter() - started
 
     record.cost = _cost(trainer, seconds, memory)
-    _save(trainer, bare, tokenizer, output)
+    _save(trainer, tokenizer, output)
     if before is not None:
         _conclude(record, trainer, examiner, before, bare, start, settings)
         record.cost = replace(
@@ -276,14 +286,12 @@ def _cost(trainer: PreferenceTrainer, seconds: float, memory: PeakMemory) -> Cos
     )
 
 
-def _save(trainer: PreferenceTrainer, model: Any, tokenizer: PreTrainedTokenizerBase, output: Path) -> None:
+def _save(trainer: PreferenceTrainer, tokenizer: PreTrainedTokenizerBase, output: Path) -> None:
     """Weights, or the adapter alone, and the tokenizer."""
-    if isinstance(model, PeftModel):
-        if is_main():  # a frozen copy that served as the reference is not part of the result
-            model.save_pretrained(output, selected_adapters=[model.active_adapter])
-    else:
-        trainer.save_model(str(output))
+    trainer.save_model(str(output))
     if is_main():
+        # The frozen copy of a continued adapter served as the reference; it is not part of the result.
+        shutil.rmtree(output / REFERENCE_ADAPTER, ignore_errors=True)
         tokenizer.save_pretrained(output)
         (output / "training_args.bin").unlink(missing_ok=True)  # run.json says it, and unpickling runs code
 

@@ -19,10 +19,10 @@ EMBEDDED = "testbed"
 
 #: Training arguments for the embedded model on the embedded data.
 TESTBED: Mapping[str, Any] = {
-    "per_device_train_batch_size": 32,
+    "per_device_train_batch_size": 16,
     "per_device_eval_batch_size": 32,
     "learning_rate": 5e-4,
-    "num_train_epochs": 1.0,
+    "max_steps": 80,
     "lr_scheduler_type": "cosine",
     "warmup_steps": 0.1,
     "logging_steps": 5,

@@ -14,12 +14,12 @@ import torch
 from accelerate.utils import gather_object
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainerControl
-from transformers.trainer_utils import EvalLoopOutput
 
 from xpo.api.algorithm import Algorithm
 from xpo.api.batch import Batch, Scores
 from xpo.api.groups import Group
 from xpo.api.loss import Counts, counts, reduce
+from xpo.compat import EvalLoopOutput
 from xpo.data.order import MicroBatch, StepData, StepSampler
 from xpo.models.load import Policy
 from xpo.models.reference import Reference

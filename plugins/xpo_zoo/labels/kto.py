@@ -102,8 +102,8 @@ class KTO(Algorithm[KTOConfig]):
         "kl": "z0: mean log-ratio of mismatched completions, not below 0",
         "share/desirable": "share of desirable completions",
     }
-    training = {"learning_rate": 5e-7, "warmup_ratio": 0.1}
-    lora_training = {"learning_rate": 5e-6, "warmup_ratio": 0.1}
+    training = {"learning_rate": 5e-7}
+    lora_training = {"learning_rate": 5e-6}
     accepts = {"loss_type": "kto"}
     golden = {"kto": {"kl": "mismatched", "z0": "kl"}}
     functions = {

@@ -56,8 +56,8 @@ class DPO(Algorithm[DPOConfig]):
     needs = Needs(reference=True)
     Config = DPOConfig
     metrics = PAIR_METRICS
-    training = {"learning_rate": 5e-7, "warmup_ratio": 0.1}
-    lora_training = {"learning_rate": 5e-6, "warmup_ratio": 0.1}
+    training = {"learning_rate": 5e-7}
+    lora_training = {"learning_rate": 5e-6}
     accepts = {"loss_type": "sigmoid", "f_divergence_type": "reverse_kl"}
     golden = {"dpo": {}, "cdpo": {}}
 

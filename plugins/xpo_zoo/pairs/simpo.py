@@ -72,8 +72,8 @@ class SimPO(Algorithm[SimPOConfig]):
         "logps/chosen": "mean over pairs of the average log-probability a token of the chosen completion",
         "logps/rejected": "the same of the rejected completion",
     }
-    training = {"learning_rate": 6e-7, "warmup_ratio": 0.1}
-    lora_training = {"learning_rate": 6e-6, "warmup_ratio": 0.1}
+    training = {"learning_rate": 6e-7}
+    lora_training = {"learning_rate": 6e-6}
     aliases = {"simpo_gamma": "gamma", "cpo_alpha": "sft_weight"}
     accepts = {"loss_type": "simpo"}
     golden = {"simpo": {}}
