@@ -18,8 +18,8 @@ from tests import tiny
 from tests.conftest import ROOT
 from xpo.cli import main
 
-#: AdamW divides by the size of the gradient: with its own epsilon of 1e-8, the rounding of a few gradients that are near
-#: zero, summed in another order, becomes a difference of 1e-5 in those weights.
+#: AdamW divides by the size of the gradient: with its own epsilon of 1e-8, the rounding of a few gradients near zero,
+#: summed in another order, becomes a difference of 1e-5 in those weights.
 COMMON = [
     *("--use_cpu", "--learning_rate", "1e-3", "--adam_epsilon", "1e-6", "--warmup_steps", "0"),
     *("--logging_steps", "1", "--num_train_epochs", "1", "--save_strategy", "no", "--dataloader_num_workers", "0"),

@@ -1,8 +1,8 @@
 """A step is a mean over its items: how they are spread over micro-batches, rows and padding changes nothing.
 
 Weights are compared after five steps of AdamW as it comes. Its update divides by the size of the gradient, so it can
-turn the rounding of a gradient near zero into an update of the order of the learning rate, here 1e-3: the tolerance is a
-hundredth of that, about ten times what is found, and a mean of means misses it by a factor of ten and more.
+turn the rounding of a gradient near zero into an update of the order of the learning rate, here 1e-3. The tolerance is
+a hundredth of that, ten times what is found; a mean of means misses it by a factor of fifty.
 """
 
 from __future__ import annotations
