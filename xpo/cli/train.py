@@ -24,6 +24,7 @@ _TITLES = {"run": "run and data", "model": "model", "rollout": "sampling and rew
 
 def run(argv: list[str]) -> int:
     """Train as the flags say; the exit status."""
+    from xpo.cli.launch import ensure_processes
     from xpo.compat import quiet
     from xpo.train.sources import from_argv
 
@@ -31,6 +32,7 @@ def run(argv: list[str]) -> int:
     if {"-h", "--help"} & set(argv):
         print(help_text([word for word in argv if word not in ("-h", "--help")]))
         return 0
+    ensure_processes(argv)
     # The settings file may set environment variables that the libraries read when they are imported.
     sources = from_argv(argv)
     from xpo.train.flags import settle

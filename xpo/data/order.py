@@ -57,6 +57,7 @@ class StepSampler(Sampler[list[MicroStep]]):
         shuffle: False keeps the order of the data.
         least: fewest groups a micro-batch may hold over all ranks; rows of a last step that cannot are left out.
         balanced: spread labels (or forget and retain) evenly when shuffling; None decides from the data.
+        flag: the setting that ``per_device`` came from, for messages.
         repeat: how often each step is taken before the next, for updates that reuse a rollout.
     """
 
@@ -73,13 +74,14 @@ class StepSampler(Sampler[list[MicroStep]]):
         least: int = 1,
         balanced: bool | None = None,
         repeat: int = 1,
+        flag: str = "--per_device_train_batch_size",
     ) -> None:
         if len(groups) < max(least, 1):
             raise DataError(f"The data has {len(groups)} rows, and the algorithm needs at least {least} in a batch")
         if per_device * world < least:
             raise SettingError(
                 f"A micro-batch of {per_device} rows on each of {world} processes holds fewer than the {least} rows "
-                f"the algorithm needs; set --per_device_train_batch_size to {-(-least // world)} or more"
+                f"the algorithm needs; set {flag} to {-(-least // world)} or more"
             )
         self.micro = per_device * world
         self.accumulation, self.world, self.rank = accumulation, world, rank

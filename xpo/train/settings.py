@@ -23,6 +23,7 @@ TESTBED: Mapping[str, Any] = {
     "per_device_eval_batch_size": 32,
     "learning_rate": 5e-4,
     "max_steps": 80,
+    "save_strategy": "no",
     "lr_scheduler_type": "cosine",
     "warmup_steps": 0.1,
     "logging_steps": 5,
@@ -95,6 +96,8 @@ class TrainingArguments(transformers.TrainingArguments):  # type: ignore[misc]  
     def __post_init__(self) -> None:
         if self.bf16 is None:
             self.bf16 = not (self.fp16 or self.use_cpu) and _fast_bf16()
+        if self.ddp_find_unused_parameters is None:
+            self.ddp_find_unused_parameters = False  # every trainable weight takes part in scoring
         super().__post_init__()
         if self.n_gpu > 1:
             # One process would otherwise split its batch over all GPUs, and no loss may see a part of a micro-batch.

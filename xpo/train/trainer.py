@@ -82,6 +82,8 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers is not f
         )
         self.reference = None if reference is None else reference.to(args.device)
         self.left_out = self._sampler(self.train_dataset, args.per_device_train_batch_size, train=True).left_out
+        if held_out and args.eval_strategy != "no":  # what is wrong with it must not come up after hours of training
+            self._sampler(self.eval_dataset, args.per_device_eval_batch_size, train=False)
 
     # Data
 
@@ -105,6 +107,7 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers is not f
             shuffle=train,
             least=self.algorithm.needs.least,
             repeat=self.iterations if train else 1,
+            flag=f"--per_device_{'train' if train else 'eval'}_batch_size",
         )
 
     def get_batch_samples(
