@@ -27,7 +27,7 @@ class MadeUp(Algorithm[MadeUpConfig]):
     equation = "-log sigmoid(beta (r_w - r_l) - gamma)"
     data = "pairs"
     Config = MadeUpConfig
-    metrics = {"rewards/margins": "mean difference"}  # noqa: RUF012 - as algorithms write it
+    metrics = {"rewards/margins": "mean difference"}
 
 
 def a_record(**changes: Any) -> RunRecord:

@@ -29,8 +29,9 @@ def ensure_processes(argv: Sequence[str]) -> None:
     if count < 2:
         return
     address, port = os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
-    launcher = ["torch.distributed.run", "--nproc_per_node", str(count), "--master_addr", address, "--master_port", port]
-    os.execv(sys.executable, [sys.executable, "-m", *launcher, "-m", "xpo", "train", *argv])
+    place = ["--nproc_per_node", str(count), "--master_addr", address, "--master_port", port]
+    launcher = [sys.executable, "-m", "torch.distributed.run", *place, "-m", "xpo", "train"]
+    os.execv(sys.executable, [*launcher, *argv])
 
 
 def _alone(environment: Mapping[str, str]) -> bool:
@@ -40,7 +41,7 @@ def _alone(environment: Mapping[str, str]) -> bool:
 
 def _parent() -> list[str]:
     """The command line of the process that started this one."""
-    import psutil  # accelerate requires it
+    import psutil  # type: ignore[import-untyped]  # accelerate requires it
 
     parent = psutil.Process().parent()
     return [] if parent is None else parent.cmdline()

@@ -75,9 +75,9 @@ def gather(settings: Settings, kind: Kind, registry: Registry, tokenizer: PreTra
     if held is not None and evaluated is not None:
         lines += [f"held out: {held.origin}, {len(evaluated.groups)} groups", *evaluated.lines()]
     compared = evaluated.groups[:COMPARED] if evaluated else []
-    if embedded:  # every algorithm is examined on the same pairs, whatever kind of data it learns from
-        preferences = _rows(source, "pairs", test, settings, registry)
-        compared = _prepared(preferences, "pairs", settings, tokenizer).groups[:COMPARED]
+    if embedded:  # every algorithm is examined by the true order of the same completions, however it was taught
+        truth = _rows(f"{EMBEDDED}:temperature=0", "lists", test, settings, registry)
+        compared = _prepared(truth, "lists", settings, tokenizer).groups
     return Material(
         train=train.groups,
         held_out=evaluated.groups if evaluated else [],

@@ -22,7 +22,7 @@ TESTBED: Mapping[str, Any] = {
     "per_device_train_batch_size": 16,
     "per_device_eval_batch_size": 32,
     "learning_rate": 5e-4,
-    "max_steps": 80,
+    "max_steps": 120,
     "save_strategy": "no",
     "lr_scheduler_type": "cosine",
     "warmup_steps": 0.1,
@@ -87,6 +87,9 @@ class TrainingArguments(transformers.TrainingArguments):  # type: ignore[misc]  
     )
     logging_steps: float = field(default=10, metadata={"help": "steps between two lines of the log; below 1 a share"})
     logging_first_step: bool = field(default=True, metadata={"help": "log the first step"})
+    ddp_find_unused_parameters: bool | None = field(
+        default=False, metadata={"help": "look for weights a batch did not use; every one takes part in scoring"}
+    )
     disable_tqdm: bool | None = field(default=False, metadata={"help": "plain lines in place of a progress bar"})
     resume_from_checkpoint: str | bool | None = field(
         default=None, metadata={"help": "checkpoint to go on from; true for the last one in the output directory"}
@@ -96,8 +99,6 @@ class TrainingArguments(transformers.TrainingArguments):  # type: ignore[misc]  
     def __post_init__(self) -> None:
         if self.bf16 is None:
             self.bf16 = not (self.fp16 or self.use_cpu) and _fast_bf16()
-        if self.ddp_find_unused_parameters is None:
-            self.ddp_find_unused_parameters = False  # every trainable weight takes part in scoring
         super().__post_init__()
         if self.n_gpu > 1:
             # One process would otherwise split its batch over all GPUs, and no loss may see a part of a micro-batch.
