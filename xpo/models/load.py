@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,10 +20,13 @@ from transformers import (
 )
 from trl import ModelConfig, get_peft_config, get_quantization_config
 
-from xpo.errors import ModelError, SettingError
+from xpo.errors import ModelError, SettingError, XpoError
 
 #: Name under which the starting state of a continued adapter is kept, frozen, as the reference.
 REFERENCE_ADAPTER = "reference"
+
+#: How the names of tokenizer files begin, of every kind of tokenizer.
+_TOKENIZER_FILES = ("tokenizer", "tokenization", "vocab", "merges", "tekken", "spiece", "sentencepiece", "source.spm")
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class Policy:
 def load_tokenizer(config: ModelConfig, chat_template_path: str | None = None) -> PreTrainedTokenizerBase:
     """Load the tokenizer beside the model, with another chat template if one is given."""
     name = _name(config)
+    _look(Path(name))
     with _explained(name, "tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(
             name, revision=config.model_revision, trust_remote_code=config.trust_remote_code
@@ -68,7 +71,8 @@ def load_policy(config: ModelConfig, *, training: bool = True) -> Policy:
         raise SettingError(
             f"{quantization} weights cannot be trained themselves; add --use_peft to train adapters on them"
         )
-    base, adapter_path = _base_of(name)
+    with _explained(name, "adapter"):
+        base, adapter_path = _base_of(name)
     kwargs: dict[str, Any] = {
         "revision": config.model_revision if adapter_path is None else "main",
         "trust_remote_code": config.trust_remote_code,
@@ -83,7 +87,8 @@ def load_policy(config: ModelConfig, *, training: bool = True) -> Policy:
     _keep_layout(model)
     if not training:
         if adapter_path is not None:
-            model = PeftModel.from_pretrained(model, adapter_path)
+            with _explained(name, "adapter"):
+                model = PeftModel.from_pretrained(model, adapter_path)
         return Policy(model, name, None, quantization)
     if quantization:
         # Checkpointing is the training arguments' to decide, so it is not switched on here.
@@ -152,8 +157,9 @@ def _adapted(
             raise SettingError(
                 f"'{name}' holds a PEFT adapter; add --use_peft to go on training it, or merge it into its base"
             )
-        wrapped = PeftModel.from_pretrained(model, adapter_path, is_trainable=True)
-        wrapped.load_adapter(adapter_path, adapter_name=REFERENCE_ADAPTER, is_trainable=False)
+        with _explained(adapter_path, "adapter"):
+            wrapped = PeftModel.from_pretrained(model, adapter_path, is_trainable=True)
+            wrapped.load_adapter(adapter_path, adapter_name=REFERENCE_ADAPTER, is_trainable=False)
         return Policy(wrapped, name, "continued", quantization)
     if not config.use_peft:
         return Policy(model, name, None, quantization)
@@ -161,6 +167,19 @@ def _adapted(
         return Policy(get_peft_model(model, get_peft_config(config)), name, "new", quantization)
     except ValueError as error:  # PEFT explains which modules it looked for
         raise SettingError(f"adapters cannot be added: {error}") from error
+
+
+def _look(folder: Path) -> None:
+    """Say what a directory lacks, which the libraries report as a list of all there might be."""
+    if not folder.is_dir():
+        return
+    if not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
+        raise ModelError(f"the directory '{folder}' holds no model: there is no config.json in it")
+    if not any(entry.name.startswith(_TOKENIZER_FILES) for entry in folder.iterdir()):
+        raise ModelError(
+            f"the directory '{folder}' holds no tokenizer; save the model's there with "
+            f"tokenizer.save_pretrained('{folder}')"
+        )
 
 
 def _base_of(name: str) -> tuple[str, str | None]:
@@ -203,11 +222,28 @@ def _explained(name: str, what: str) -> Iterator[None]:
     """Turn what libraries raise for a missing or broken model into one message with the way out."""
     try:
         yield
-    except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
-        lines = str(error).strip().splitlines()
-        reason = lines[0] if lines else type(error).__name__
+    except XpoError:
+        raise
+    except Exception as error:  # what a broken file raises depends on how it is broken
         if Path(name).exists():
-            raise ModelError(f"{what} '{name}' cannot be loaded: {reason}") from error
+            raise ModelError(f"{what} '{name}' cannot be loaded: {_reason(error)}") from error
+        if _is_path(name):
+            raise ModelError(f"{what} '{name}' cannot be loaded: there is no such directory") from error
         raise ModelError(
-            f"{what} '{name}' is neither a directory here nor a model that can be had from the hub: {reason}"
+            f"{what} '{name}' is neither a directory here nor a model that can be had from the hub: {_reason(error)}"
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    """The first sentence of what a library raised, without the report that often follows it."""
+    lines = str(error).strip().splitlines()
+    if not lines:
+        return type(error).__name__
+    if isinstance(error, (KeyError, IndexError, AttributeError, TypeError)):  # their text means little by itself
+        return f"it is not in a form that can be read ({type(error).__name__}: {lines[0]})"
+    return lines[0]
+
+
+def _is_path(name: str) -> bool:
+    # A hub id is "name" or "owner/name".
+    return name.startswith((".", "/", "~", "\\")) or name.count("/") > 1 or "\\" in name

@@ -31,6 +31,7 @@ _RANGES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "per_device_eval_batch_size": _POSITIVE,
     "gradient_accumulation_steps": _POSITIVE,
     "num_train_epochs": _POSITIVE,
+    "max_steps": ("must be positive, or -1 to go by --num_train_epochs", lambda value: value > 0 or value == -1),
     "learning_rate": ("must be a number that is not negative", lambda value: 0 <= value < math.inf),
     "weight_decay": _NOT_NEGATIVE,
     "max_grad_norm": _NOT_NEGATIVE,

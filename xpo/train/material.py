@@ -74,7 +74,8 @@ def gather(settings: Settings, kind: Kind, registry: Registry, tokenizer: PreTra
     lines = [f"data: {rows.origin}, {len(rows)} rows, {len(train.groups)} {kind} to learn from", *train.lines()]
     if held is not None and evaluated is not None:
         lines += [f"held out: {held.origin}, {len(evaluated.groups)} groups", *evaluated.lines()]
-    compared = evaluated.groups[:COMPARED] if evaluated else []
+    # Prompts alone, as methods that sample hold out, prefer nothing.
+    compared = [group for group in evaluated.groups if group.completions][:COMPARED] if evaluated else []
     if embedded:  # every algorithm is examined by the true order of the same completions, however it was taught
         truth = _rows(f"{EMBEDDED}:temperature=0", "lists", test, settings, registry)
         compared = _prepared(truth, "lists", settings, tokenizer).groups

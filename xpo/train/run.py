@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -92,7 +92,7 @@ def execute(settings: Settings) -> RunRecord:
     reference = None
     if algorithm.needs.reference:
         reference = make_reference(policy, config, settings.source("reference_model"))
-    start = _start(settings, policy, reference, material, rewards)
+    start = _start(policy, reference, config)
     _introduce(settings, policy, reference, material)
 
     sampling = _sampling(settings, algorithm)
@@ -215,13 +215,16 @@ def _examiner(
     return Examiner(tokenizer, material.compared, material.prompts[:count], rewards, look)
 
 
-def _start(
-    settings: Settings, policy: Policy, reference: Reference | None, material: Material, rewards: Sequence[Reward]
-) -> Reference | None:
-    """The policy before training, to measure the KL against; the reference serves when it is the same."""
-    if not material.prompts or settings.run.eval_prompts == 0:
+def _start(policy: Policy, reference: Reference | None, config: ModelSettings) -> Callable[[], Reference] | None:
+    """How to get the policy as it was before training, to measure the KL against, at no memory while training."""
+    if reference is not None and reference.is_start:
+        return lambda: reference
+    if policy.adapter is not None:
+        start = start_of(policy)
+        return lambda: start
+    if policy.origin is None:
         return None
-    return reference if reference is not None and reference.is_start else start_of(policy)
+    return lambda: Reference(load_policy(config, training=False).model.eval().requires_grad_(False), "loaded again")
 
 
 def _introduce(settings: Settings, policy: Policy, reference: Reference | None, material: Material) -> None:
@@ -256,6 +259,7 @@ def _record(
             "dtype": str(policy.model.dtype).removeprefix("torch."),
             "quantization": policy.quantization,
             "adapter": policy.adapter,
+            "embedded": settings.testbed_model,
         },
         reference=None if reference is None else reference.description,
         data={
@@ -302,12 +306,13 @@ def _conclude(
     examiner: Examiner,
     before: View,
     model: torch.nn.Module,
-    start: Reference | None,
+    start: Callable[[], Reference] | None,
     settings: Settings,
 ) -> None:
     """Look again, and put what was found into the record."""
     after = examiner.look(model)
-    record.comparison = examiner.compare(before, after, model, None if start is None else start.to(trainer.args.device))
+    reference = start().to(trainer.args.device) if start is not None and examiner.prompts else None
+    record.comparison = examiner.compare(before, after, model, reference)
     record.samples = examiner.samples(before, after, max(settings.run.sample_completions, 2))
     last: dict[str, Any] = {}
     for entry in trainer.state.log_history:
