@@ -21,6 +21,9 @@ from xpo.models.scoring import score
 from xpo.train.intervals import mean_interval, paired_interval, win_interval
 from xpo.train.record import Row, Sample
 
+#: Name of the row that says how far the policy went from where it started.
+KL = "KL to the start"
+
 Preference = tuple[int, int]  # (better, worse), as positions among all completions
 
 
@@ -137,7 +140,7 @@ class Examiner:
         if start is not None:
             new, old = self._logps(model, after.groups), self._logps_of(start, after.groups)
             kl = mean_interval([a - b for a, b in zip(new, old, strict=True)])
-            rows.append(Row("KL to the start", 0.0, kl[0], "nats", None, interval_after=kl.interval))
+            rows.append(Row(KL, 0.0, kl[0], "nats", None, interval_after=kl.interval))
         lengths = [[float(len(group.completions[0].ids)) for group in view.groups] for view in (before, after)]
         rows.append(_means("mean length", lengths[0], lengths[1], unit="tokens"))
         ended = [[float(group.completions[0].finished) for group in view.groups] for view in (before, after)]

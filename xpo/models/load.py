@@ -25,9 +25,6 @@ from xpo.errors import ModelError, SettingError, XpoError
 #: Name under which the starting state of a continued adapter is kept, frozen, as the reference.
 REFERENCE_ADAPTER = "reference"
 
-#: How the names of tokenizer files begin, of every kind of tokenizer.
-_TOKENIZER_FILES = ("tokenizer", "tokenization", "vocab", "merges", "tekken", "spiece", "sentencepiece", "source.spm")
-
 
 @dataclass(frozen=True)
 class Policy:
@@ -49,7 +46,6 @@ class Policy:
 def load_tokenizer(config: ModelConfig, chat_template_path: str | None = None) -> PreTrainedTokenizerBase:
     """Load the tokenizer beside the model, with another chat template if one is given."""
     name = _name(config)
-    _look(Path(name))
     with _explained(name, "tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(
             name, revision=config.model_revision, trust_remote_code=config.trust_remote_code
@@ -169,19 +165,6 @@ def _adapted(
         raise SettingError(f"adapters cannot be added: {error}") from error
 
 
-def _look(folder: Path) -> None:
-    """Say what a directory lacks, which the libraries report as a list of all there might be."""
-    if not folder.is_dir():
-        return
-    if not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
-        raise ModelError(f"the directory '{folder}' holds no model: there is no config.json in it")
-    if not any(entry.name.startswith(_TOKENIZER_FILES) for entry in folder.iterdir()):
-        raise ModelError(
-            f"the directory '{folder}' holds no tokenizer; save the model's there with "
-            f"tokenizer.save_pretrained('{folder}')"
-        )
-
-
 def _base_of(name: str) -> tuple[str, str | None]:
     """(model to load, adapter directory or None)."""
     if not (Path(name) / "adapter_config.json").is_file():
@@ -226,12 +209,24 @@ def _explained(name: str, what: str) -> Iterator[None]:
         raise
     except Exception as error:  # what a broken file raises depends on how it is broken
         if Path(name).exists():
-            raise ModelError(f"{what} '{name}' cannot be loaded: {_reason(error)}") from error
+            raise ModelError(f"{what} '{name}' cannot be loaded: {_lack(name, what) or _reason(error)}") from error
         if _is_path(name):
             raise ModelError(f"{what} '{name}' cannot be loaded: there is no such directory") from error
         raise ModelError(
             f"{what} '{name}' is neither a directory here nor a model that can be had from the hub: {_reason(error)}"
         ) from error
+
+
+def _lack(name: str, what: str) -> str:
+    """What a directory lacks, which the libraries report as a list of all that might be there."""
+    folder = Path(name)
+    if not folder.is_dir():
+        return ""
+    if not any((folder / file).is_file() for file in ("config.json", "adapter_config.json")):
+        return "it holds no model, for there is no config.json in it"
+    if what == "tokenizer" and not any("tok" in entry.name or "vocab" in entry.name for entry in folder.iterdir()):
+        return "there is none beside the model; save it there with tokenizer.save_pretrained(...)"
+    return ""
 
 
 def _reason(error: Exception) -> str:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from transformers.integrations import get_available_reporting_integrations
+
 from xpo.errors import SettingError
 from xpo.train.settings import Settings
 from xpo.train.sources import Given
@@ -143,6 +145,9 @@ def _loop(settings: Settings) -> None:
             f"--per_device_train_batch_size {training.per_device_train_batch_size} on {processes} process(es) holds "
             f"{held}. Set --per_device_train_batch_size {math.ceil(least / processes)}"
         )
+    absent = [name for name in training.report_to or () if name not in get_available_reporting_integrations()]
+    if absent:
+        raise SettingError(f"--report_to {absent[0]}: not installed or unknown; install it, or give --report_to none")
     accelerator = training.accelerator_config
     if accelerator.split_batches or accelerator.dispatch_batches or not accelerator.even_batches:
         raise SettingError(

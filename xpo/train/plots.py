@@ -55,7 +55,15 @@ PANELS = (
             Line("eval_logps", "completions, eval", GREEN, True),
         ),
     ),
-    Panel("KL to the reference", "nats", (Line("kl", "train", PINK), Line("eval_kl", "eval", ORANGE, True))),
+    Panel(
+        "KL",
+        "nats",
+        (
+            Line("kl", "to the reference, train", PINK),
+            Line("eval_kl", "to the reference, eval", ORANGE, True),
+            Line("kl_to_start", "to the start, on held-out prompts", BLUE, True),
+        ),
+    ),
 )
 
 

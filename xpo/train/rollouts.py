@@ -75,6 +75,11 @@ class Rollouts:
         stand_in = [next(iter(done.values())).groups[0]]
         return [done[id(micro)] if id(micro) in done else replace(micro, groups=stand_in) for micro in micros]
 
+    def rehearse(self, model: torch.nn.Module, groups: Sequence[Group]) -> None:
+        """Sample and judge some prompts, so that a reward that cannot be used shows before anything is written."""
+        completions = sample(model, self.tokenizer, groups, self.sampling, stream="rehearsal")
+        score_completions(self.rewards, groups, completions, self.tokenizer)
+
     def _sampled(self, model: torch.nn.Module, groups: Sequence[Group], stream: str) -> list[Group]:
         completions = sample(model, self.tokenizer, groups, self.sampling, stream=stream)
         self.tokens += sum(len(completion.ids) for some in completions for completion in some)

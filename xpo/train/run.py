@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -12,12 +13,13 @@ from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerBase, set_seed
+from transformers.trainer_utils import get_last_checkpoint
 
 import xpo
 from xpo.api.algorithm import Algorithm
 from xpo.compat import no_bars
-from xpo.errors import SettingError
-from xpo.evaluate import Examiner, View
+from xpo.errors import ModelError, SettingError
+from xpo.evaluate import KL, Examiner, View
 from xpo.feedback.rewards import Reward, find_rewards
 from xpo.feedback.sampling import Sampling
 from xpo.models.load import (
@@ -41,7 +43,7 @@ from xpo.train.plots import plot_history
 from xpo.train.progress import ShowProgress, say
 from xpo.train.record import Cost, RunRecord, write_history
 from xpo.train.rollouts import Rollouts
-from xpo.train.settings import EMBEDDED, ModelSettings, Settings
+from xpo.train.settings import EMBEDDED, ModelSettings, Settings, TrainingArguments
 from xpo.train.summary import print_summary
 from xpo.train.trainer import PreferenceTrainer
 
@@ -75,6 +77,7 @@ def execute(settings: Settings) -> RunRecord:
     args = settings.training
     resume = args.resume_from_checkpoint
     directory = claim(str(args.output_dir), settings.run.overwrite, resume, _inputs(settings))
+    _check_checkpoint(args)
     memory = PeakMemory()
     registry = load()
     set_seed(args.seed)
@@ -87,6 +90,7 @@ def execute(settings: Settings) -> RunRecord:
     policy = load_policy(config) if given is None else adapt(given, config)
     if settings.run.disable_dropout:
         disable_dropout(policy.model)
+    _check_vocabulary(policy, material)
     if policy.adapter is not None and args.gradient_checkpointing:
         policy.model.enable_input_require_grads()
     reference = None
@@ -122,6 +126,8 @@ def execute(settings: Settings) -> RunRecord:
     examiner = _examiner(settings, tokenizer, material, rewards, sampling)
     bare = trainer.accelerator.unwrap_model(trainer.model)
     before = examiner.look(bare) if is_main() else None
+    if rollouts is not None and before is not None and not before.rewards:
+        rollouts.rehearse(bare, material.train[:2])
 
     output = directory.begin()
     record = _record(settings, algorithm, policy, reference, material)
@@ -155,6 +161,37 @@ def _inputs(settings: Settings) -> list[str]:
         settings.source(name) for name in ("model_name_or_path", "dataset_name", "eval_dataset", "reference_model")
     ]
     return [name for name in named if isinstance(name, str) and Path(name).exists()]
+
+
+def _check_checkpoint(args: TrainingArguments) -> None:
+    """Refuse to resume from what is no checkpoint, or from one that is at the end already."""
+    given = args.resume_from_checkpoint
+    if not given:
+        return
+    folder = Path(str(get_last_checkpoint(args.output_dir) if given is True else given)).expanduser()
+    try:
+        step = int(json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))["global_step"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SettingError(
+            f"--resume_from_checkpoint {folder}: not a checkpoint of a run, which has a trainer_state.json"
+        ) from error
+    if 0 < args.max_steps <= step:
+        raise SettingError(
+            f"--resume_from_checkpoint {folder}: it is at step {step} already; raise --max_steps {args.max_steps}"
+        )
+
+
+def _check_vocabulary(policy: Policy, material: Material) -> None:
+    """Refuse token ids the model has no embedding for: on a GPU they would end the process without a word."""
+    rows = policy.model.get_input_embeddings().weight.shape[0]
+    groups = (*material.train, *material.held_out, *material.compared)
+    ids = (ids for group in groups for ids in (group.prompt_ids, *(one.ids for one in group.completions)))
+    largest = max(map(max, filter(None, ids)), default=0)
+    if largest >= rows:
+        raise ModelError(
+            f"the tokenizer makes token {largest} of the data, but the model has embeddings for {rows} tokens only; "
+            "use the tokenizer the model was trained with"
+        )
 
 
 def _model_config(settings: Settings) -> ModelSettings:
@@ -313,6 +350,10 @@ def _conclude(
     after = examiner.look(model)
     reference = start().to(trainer.args.device) if start is not None and examiner.prompts else None
     record.comparison = examiner.compare(before, after, model, reference)
+    for row in record.comparison:
+        if row.name == KL:  # methods that log no KL of their own get its two ends in the history
+            ends = ((0, row.before), (trainer.state.global_step, row.after))
+            trainer.state.log_history += [{"step": step, "kl_to_start": value} for step, value in ends]
     record.samples = examiner.samples(before, after, max(settings.run.sample_completions, 2))
     last: dict[str, Any] = {}
     for entry in trainer.state.log_history:

@@ -90,6 +90,10 @@ class TrainingArguments(transformers.TrainingArguments):  # type: ignore[misc]  
     ddp_find_unused_parameters: bool | None = field(
         default=False, metadata={"help": "look for weights a batch did not use; every one takes part in scoring"}
     )
+    # Otherwise transformers would show a loss that is not a number as 0.
+    logging_nan_inf_filter: bool = field(
+        default=False, metadata={"help": "leave losses that are not finite out of the log"}
+    )
     disable_tqdm: bool | None = field(default=False, metadata={"help": "plain lines in place of a progress bar"})
     resume_from_checkpoint: str | bool | None = field(
         default=None, metadata={"help": "checkpoint to go on from; true for the last one in the output directory"}

@@ -6,8 +6,10 @@ import json
 import os
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from itertools import islice
 from operator import itemgetter
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +23,7 @@ from xpo.api.groups import Group
 from xpo.api.loss import Counts, counts, reduce
 from xpo.compat import EvalLoopOutput
 from xpo.data.order import MicroBatch, StepData, StepSampler
+from xpo.errors import SettingError
 from xpo.models.load import Policy
 from xpo.models.reference import Reference
 from xpo.models.scoring import score
@@ -72,6 +75,8 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers is not f
         self.control: TrainerControl
         self._meter = Meter()
         self._filled: dict[tuple[int, int], list[MicroBatch]] = {}
+        output = Path(args.output_dir)
+        missing = [folder for folder in (output, *output.parents) if not folder.exists()]
         super().__init__(
             model=policy.model,
             args=args,
@@ -80,6 +85,10 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers is not f
             processing_class=tokenizer,
             callbacks=list(callbacks),
         )
+        for folder in missing if args.should_save else ():
+            # It was made a moment ago, and must not be there unless the run begins.
+            with suppress(OSError):
+                folder.rmdir()
         self.reference = None if reference is None else reference.to(args.device)
         self.left_out = self._sampler(self.train_dataset, args.per_device_train_batch_size, train=True).left_out
         if held_out and args.eval_strategy != "no":  # what is wrong with it must not come up after hours of training
@@ -179,6 +188,14 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers is not f
     def floating_point_ops(self, inputs: Any) -> int:
         return 0
 
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        with _explained("optim"):
+            return super().create_optimizer(model)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        with _explained("lr_scheduler_type"):
+            return super().create_scheduler(num_training_steps, optimizer)
+
     # Loss
 
     def compute_loss(
@@ -267,3 +284,12 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers is not f
         if os.path.exists(path):
             with open(path, encoding="utf-8") as file:
                 self.algorithm.load_state_dict(json.load(file))
+
+
+@contextmanager
+def _explained(setting: str) -> Iterator[None]:
+    """What is said about a setting by the library that it chooses."""
+    try:
+        yield
+    except (ImportError, ValueError, TypeError) as error:
+        raise SettingError(f"--{setting}: {error}") from error
