@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import sys
@@ -9,9 +10,17 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from transformers.trainer_utils import EvalLoopOutput
+    from transformers.integrations import get_available_reporting_integrations
+    from transformers.trainer_utils import EvalLoopOutput, get_last_checkpoint
 
-__all__ = ["EvalLoopOutput", "no_bars", "quiet"]
+__all__ = ["EvalLoopOutput", "get_available_reporting_integrations", "get_last_checkpoint", "no_bars", "quiet"]
+
+#: Names that transformers documents but does not export at the top, and where they live.
+_BORROWED = {
+    "EvalLoopOutput": "transformers.trainer_utils",
+    "get_available_reporting_integrations": "transformers.integrations",
+    "get_last_checkpoint": "transformers.trainer_utils",
+}
 
 #: Loggers whose warnings are about their own upkeep, or say what xpo's messages say better.
 _CHATTY = ("transformers", "datasets", "peft", "accelerate", "bitsandbytes", "trl", "huggingface_hub", "torchao")
@@ -40,11 +49,9 @@ def quiet() -> None:
 
 def __getattr__(name: str) -> Any:
     # On demand: the command line imports this module before it may import transformers.
-    if name == "EvalLoopOutput":
-        from transformers.trainer_utils import EvalLoopOutput
-
-        return EvalLoopOutput
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _BORROWED:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_BORROWED[name]), name)
 
 
 def no_bars() -> None:

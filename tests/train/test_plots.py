@@ -48,7 +48,7 @@ def test_only_panels_with_data(tmp_path: Path, drawn: list[Any]) -> None:
 
 def test_rollouts(tmp_path: Path, drawn: list[Any]) -> None:
     plot_history([{"step": 1, "reward": 0.5, "kl": 0.1, "logps": -20.0}], tmp_path / "history.png", "rloo")
-    assert [ax.get_title() for ax in drawn[0].axes] == ["Reward", "Log-probabilities", "KL to the reference"]
+    assert [ax.get_title() for ax in drawn[0].axes] == ["Reward", "Log-probabilities", "KL"]
 
 
 def test_one_point_is_visible_at_a_whole_step(tmp_path: Path, drawn: list[Any]) -> None:

@@ -83,7 +83,8 @@ def gather(settings: Settings, kind: Kind, registry: Registry, tokenizer: PreTra
         train=train.groups,
         held_out=evaluated.groups if evaluated else [],
         compared=compared,
-        prompts=_prompts(evaluated.groups if evaluated else []),
+        # Of the embedded data the same prompts under the same numbers, whatever kind the algorithm learns from.
+        prompts=_prompts(compared if embedded else evaluated.groups if evaluated else []),
         origin=rows.origin,
         fingerprint=rows.fingerprint,
         rows=len(rows),
