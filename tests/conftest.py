@@ -14,6 +14,8 @@ import pytest
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+# Tiny tensors gain nothing from threads, and threads that wait for each other on a busy machine lose a lot.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 for variable in ("XPO_PLUGINS", "XPO_STRICT_PLUGINS", "XPO_DEBUG"):
     os.environ.pop(variable, None)
 

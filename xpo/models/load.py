@@ -226,6 +226,8 @@ def _lack(name: str, what: str) -> str:
         return "it holds no model, for there is no config.json in it"
     if what == "tokenizer" and not any("tok" in entry.name or "vocab" in entry.name for entry in folder.iterdir()):
         return "there is none beside the model; save it there with tokenizer.save_pretrained(...)"
+    if what == "adapter" and not any(folder.glob("adapter_model.*")):
+        return "there is no adapter_model.safetensors in it"
     return ""
 
 

@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from transformers.integrations import get_available_reporting_integrations
-
+from xpo.compat import get_available_reporting_integrations
 from xpo.errors import SettingError
 from xpo.train.settings import Settings
 from xpo.train.sources import Given

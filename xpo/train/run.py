@@ -13,11 +13,10 @@ from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerBase, set_seed
-from transformers.trainer_utils import get_last_checkpoint
 
 import xpo
 from xpo.api.algorithm import Algorithm
-from xpo.compat import no_bars
+from xpo.compat import get_last_checkpoint, no_bars
 from xpo.errors import ModelError, SettingError
 from xpo.evaluate import KL, Examiner, View
 from xpo.feedback.rewards import Reward, find_rewards

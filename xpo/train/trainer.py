@@ -190,11 +190,19 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers is not f
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         with _explained("optim"):
-            return super().create_optimizer(model)
+            made: torch.optim.Optimizer = super().create_optimizer(model)
+            return made
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         with _explained("lr_scheduler_type"):
             return super().create_scheduler(num_training_steps, optimizer)
+
+    def init_hf_repo(self, *arguments: Any, **keywords: Any) -> None:
+        try:
+            super().init_hf_repo(*arguments, **keywords)
+        except Exception as error:  # the hub, the network and the token each bring their own
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+            raise SettingError(f"--push_to_hub: {reason}; push the output directory later, or drop the flag") from error
 
     # Loss
 
