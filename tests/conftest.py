@@ -35,6 +35,14 @@ def _home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def _fresh_registry() -> Iterator[None]:
+    """What a test installed, or hid, is gone with it."""
+    yield
+    if "xpo.plugins" in sys.modules:
+        sys.modules["xpo.plugins"].load.cache_clear()
+
+
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MakePackage]:
     """Make installed packages, files and a ``.dist-info``, that come first on the path here and in subprocesses."""

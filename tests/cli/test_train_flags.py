@@ -11,6 +11,7 @@ import pytest
 import trl
 from transformers import TrainingArguments
 
+import xpo.train.run  # noqa: F401 - before the registry is replaced: a module imported then would keep it
 from xpo.api.algorithm import Algorithm, Config, Needs, Paper, option
 from xpo.cli import train as command
 from xpo.errors import SettingError

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ class Done:
     """What a command left behind."""
 
     status: int
-    out: str
+    out: str = field(repr=False)  # it may hold rows, which a failing test must not show
     err: str
     folder: Path
 

@@ -24,6 +24,7 @@ from xpo.train.record import RunRecord
 PAIRS = tiny.rows("pairs", 12)
 LORA = "--use_peft --lora_r 4 --lora_target_modules all-linear"
 COMMON = {"README.md", "run.json", "history.jsonl", "history.png", "tokenizer.json", "tokenizer_config.json"}
+REWARD = "def reward(completion_ids, **_):\n    return [sum(ids) / 100 for ids in completion_ids]\n"
 
 #: Every line xpo may write to stderr in a run without faults.
 OWN = re.compile(
@@ -152,19 +153,22 @@ def test_adapters_and_rollouts_are_quiet_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("algo", ["dpo", "rloo"])
-def test_a_seed_decides_everything(trained: Train, algo: str) -> None:
-    """On the embedded data, with sampling at the end."""
-    line = f"--algo {algo} --max_steps 2 --eval_prompts 4 --max_length 200"
-    line += " --per_device_train_batch_size 2" + (" --max_completion_length 8" if algo == "rloo" else "")
+def test_a_seed_decides_everything(trained: Train, tmp_path: Path, algo: str) -> None:
+    line = f"--algo {algo} --eval_size 5 --eval_prompts 5 --eval_steps 1 --learning_rate 1e-2 {LORA} --lora_dropout 0.1"
+    if algo == "rloo":
+        (tmp_path / "judge.py").write_text(REWARD)
+        line += f" --reward {tmp_path / 'judge.py'}:reward --max_completion_length 8"
     first, again, other = (
-        trained(f"{line} --seed {seed}", base=None, out=out).record
+        trained(f"{line} --seed {seed}", data=tiny.rows("pairs", 20), out=out).record
         for seed, out in ((3, "first"), (3, "again"), (4, "other"))
     )
     assert first.metrics
+    assert first.samples
     assert first.metrics == again.metrics
     assert first.comparison == again.comparison
     assert first.samples == again.samples
     assert other.metrics != first.metrics
+    assert other.data["fingerprint"] != first.data["fingerprint"]  # other rows are held out
 
 
 # The output directory
@@ -210,8 +214,6 @@ def test_a_directory_of_someone_else_is_left_alone(train: Train, tmp_path: Path)
 
 
 # Resuming
-
-REWARD = "def reward(completion_ids, **_):\n    return [sum(ids) / 100 for ids in completion_ids]\n"
 
 
 @pytest.mark.parametrize("algo", ["dpo", "simpo", "kto", "rloo", f"dpo {LORA}"])

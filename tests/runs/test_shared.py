@@ -1,4 +1,4 @@
-"""Real data and small real models, as far as they lie beside the repository: every file trains, and nothing is shown."""
+"""Real data and small real models, if they lie beside the repository: every file trains, and no row is shown."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.runs.conftest import Train
 
 SHARED = Path(os.environ.get("XPO_SHARED", ROOT.parent / "shared"))
 LORA = "--use_peft --lora_r 4 --lora_target_modules all-linear"
-SHORT = "--max_steps 3 --per_device_train_batch_size 2 --max_length 256"
+SHORT = "--max_steps 3 --per_device_train_batch_size 2 --max_length 512 --sample_completions 0"
 
 pytestmark = [
     pytest.mark.slow,
@@ -43,7 +43,8 @@ def count(name: str) -> int:
 @pytest.mark.parametrize("name", PAIRS)
 def test_pairs(trained: Train, name: str, how: str) -> None:
     base = SHARED / "models" / PAIRS[name]
-    done = trained(f"--algo dpo {SHORT} --eval_size 8 {how}", data=data(f"pairs/{name}"), base=base)
+    longer = "--max_length 2048" if name == "dpo_mix_demo" else ""  # few of its answers fit into less
+    done = trained(f"--algo dpo {SHORT} --eval_size 8 {how} {longer}", data=data(f"pairs/{name}"), base=base)
     record = done.record
     assert record.cost.steps == 3
     assert record.data["rows"] + 8 <= count(f"pairs/{name}")
@@ -88,5 +89,7 @@ def test_the_card_of_a_run_holds_no_row(trained: Train) -> None:
     base = SHARED / "models" / "stories260K-chat"
     done = trained(f"--algo dpo {SHORT} --eval_size 8 --eval_prompts 4", data=data("pairs/hh_harmless"), base=base)
     card = (done.folder / "README.md").read_text()
-    shown = [sample for sample in done.record.samples if sample.prompt in card or sample.after.strip() in card]
-    assert len(shown) == 0
+    lines = {line.strip() for row in done.record.samples for line in f"{row.prompt}\n{row.after}".splitlines()}
+    # Counted, so that a failure does not show them.
+    assert len(lines) > 4
+    assert sum(len(line) > 20 and line in card for line in lines) == 0

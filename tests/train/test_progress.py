@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from transformers import TrainerControl, TrainerState
+from transformers import TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from xpo.train.progress import ShowProgress, say
@@ -132,6 +132,8 @@ def test_say_speaks_plainly_on_stderr(capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_attach_takes_the_place_of_what_transformers_shows() -> None:
     class Trainer:
+        args = TrainingArguments(disable_tqdm=True, use_cpu=True)
+
         def __init__(self) -> None:
             self.callbacks: list[Any] = [ProgressCallback, PrinterCallback]
 
@@ -142,4 +144,6 @@ def test_attach_takes_the_place_of_what_transformers_shows() -> None:
             self.callbacks.append(callback)
 
     trainer = Trainer()
-    assert trainer.callbacks == [ShowProgress.attach(trainer)]
+    progress = ShowProgress.attach(trainer)
+    assert trainer.callbacks == [progress]
+    assert progress.plain

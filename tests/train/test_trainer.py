@@ -131,7 +131,8 @@ def test_a_resumed_run_is_the_run_that_was_not_interrupted(tmp_path: Path) -> No
     whole = trainer(tmp_path / "whole", Remembering(), save_strategy="steps", save_steps=5, **steps)
     whole.train()
     checkpoint = tmp_path / "whole" / "checkpoint-5"
-    assert json.loads((checkpoint / "algorithm.json").read_text()) == {"seen": 4 * 3 + 1 + 4}
+    kept = json.loads((checkpoint / "algorithm.json").read_text())
+    assert kept == {"algorithm": "remembering", "state": {"seen": 4 * 3 + 1 + 4}}
     resumed = trainer(tmp_path / "resumed", Remembering(), model=tiny.model(9), **steps)
     resumed.train(resume_from_checkpoint=str(checkpoint))
     assert logs(resumed)[-3:] == logs(whole)[-3:]

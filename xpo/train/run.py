@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerBase, set_seed
 
-import xpo
 from xpo.api.algorithm import Algorithm
-from xpo.compat import get_last_checkpoint, no_bars
-from xpo.errors import ModelError, SettingError
+from xpo.compat import no_bars
+from xpo.errors import SettingError
 from xpo.evaluate import KL, Examiner, View
 from xpo.feedback.rewards import Reward, find_rewards
 from xpo.feedback.sampling import Sampling
@@ -28,21 +25,22 @@ from xpo.models.load import (
     disable_dropout,
     load_policy,
     load_tokenizer,
-    parameter_counts,
 )
 from xpo.models.reference import Reference, make_reference, start_of
 from xpo.plugins import Registry, load
 from xpo.testbed.pool import model_path
 from xpo.train.card import write_card
+from xpo.train.describe import cost_of, introduce, label, make_record, now
 from xpo.train.flags import from_keywords
-from xpo.train.machine import PeakMemory, device, git_state, is_main, versions
+from xpo.train.machine import PeakMemory, is_main
 from xpo.train.material import Material, gather
 from xpo.train.output import HISTORY, PLOT, RUN, claim
 from xpo.train.plots import plot_history
+from xpo.train.preflight import check_checkpoint, check_vocabulary
 from xpo.train.progress import ShowProgress, say
-from xpo.train.record import Cost, RunRecord, write_history
+from xpo.train.record import RunRecord, write_history
 from xpo.train.rollouts import Rollouts
-from xpo.train.settings import EMBEDDED, ModelSettings, Settings, TrainingArguments
+from xpo.train.settings import EMBEDDED, ModelSettings, Settings
 from xpo.train.summary import print_summary
 from xpo.train.trainer import PreferenceTrainer
 
@@ -50,6 +48,8 @@ from xpo.train.trainer import PreferenceTrainer
 EMBEDDED_PROMPTS, PROMPTS = 200, 32
 #: Longest completion sampled for the table, unless rollouts set their own length.
 EXAMINED_TOKENS = 128
+#: Logged numbers that differ from run to run; the cost of a run is recorded apart.
+TIMES = frozenset({"step", "eval_runtime", "eval_samples_per_second", "eval_steps_per_second", "train_runtime"})
 
 
 def train(algo: str, model: Any = None, dataset: Any = None, **settings: Any) -> RunRecord:
@@ -76,7 +76,7 @@ def execute(settings: Settings) -> RunRecord:
     args = settings.training
     resume = args.resume_from_checkpoint
     directory = claim(str(args.output_dir), settings.run.overwrite, resume, _inputs(settings))
-    _check_checkpoint(args)
+    check_checkpoint(args, settings.entry.cls.name)
     memory = PeakMemory()
     registry = load()
     set_seed(args.seed)
@@ -89,14 +89,14 @@ def execute(settings: Settings) -> RunRecord:
     policy = load_policy(config) if given is None else adapt(given, config)
     if settings.run.disable_dropout:
         disable_dropout(policy.model)
-    _check_vocabulary(policy, material)
+    check_vocabulary(policy, material)
     if policy.adapter is not None and args.gradient_checkpointing:
         policy.model.enable_input_require_grads()
     reference = None
     if algorithm.needs.reference:
         reference = make_reference(policy, config, settings.source("reference_model"))
     start = _start(policy, reference, config)
-    _introduce(settings, policy, reference, material)
+    introduce(settings, policy, reference, material)
 
     sampling = _sampling(settings, algorithm)
     rollouts = None
@@ -129,23 +129,23 @@ def execute(settings: Settings) -> RunRecord:
         rollouts.rehearse(bare, material.train[:2])
 
     output = directory.begin()
-    record = _record(settings, algorithm, policy, reference, material)
+    record = make_record(settings, algorithm, policy, reference, material)
     record.save(output / RUN)
     started = time.perf_counter()
     with ShowProgress.attach(trainer):
         trainer.train(resume_from_checkpoint=resume)
     seconds = time.perf_counter() - started
 
-    record.cost = _cost(trainer, seconds, memory)
+    record.cost = cost_of(trainer, seconds, memory)
     _save(trainer, tokenizer, output)
     if before is not None:
         _conclude(record, trainer, examiner, before, bare, start, settings)
         record.cost = replace(
             record.cost, peak_memory_bytes=memory.host_bytes(), peak_gpu_memory_bytes=memory.gpu_bytes()
         )
-        record.finished = _now()
+        record.finished = now()
         write_history(trainer.state.log_history, output / HISTORY)
-        plot_history(trainer.state.log_history, output / PLOT, f"{algorithm.name} on {_label(settings)}")
+        plot_history(trainer.state.log_history, output / PLOT, f"{algorithm.name} on {label(settings)}")
         record.save(output / RUN)
         write_card(record, type(algorithm), output)
         print_summary(record, settings.run.sample_completions)
@@ -162,50 +162,11 @@ def _inputs(settings: Settings) -> list[str]:
     return [name for name in named if isinstance(name, str) and Path(name).exists()]
 
 
-def _check_checkpoint(args: TrainingArguments) -> None:
-    """Refuse to resume from what is no checkpoint, or from one that is at the end already."""
-    given = args.resume_from_checkpoint
-    if not given:
-        return
-    folder = Path(str(get_last_checkpoint(args.output_dir) if given is True else given)).expanduser()
-    try:
-        step = int(json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))["global_step"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise SettingError(
-            f"--resume_from_checkpoint {folder}: not a checkpoint of a run, which has a trainer_state.json"
-        ) from error
-    if 0 < args.max_steps <= step:
-        raise SettingError(
-            f"--resume_from_checkpoint {folder}: it is at step {step} already; raise --max_steps {args.max_steps}"
-        )
-
-
-def _check_vocabulary(policy: Policy, material: Material) -> None:
-    """Refuse token ids the model has no embedding for: on a GPU they would end the process without a word."""
-    rows = policy.model.get_input_embeddings().weight.shape[0]
-    groups = (*material.train, *material.held_out, *material.compared)
-    ids = (ids for group in groups for ids in (group.prompt_ids, *(one.ids for one in group.completions)))
-    largest = max(map(max, filter(None, ids)), default=0)
-    if largest >= rows:
-        raise ModelError(
-            f"the tokenizer makes token {largest} of the data, but the model has embeddings for {rows} tokens only; "
-            "use the tokenizer the model was trained with"
-        )
-
-
 def _model_config(settings: Settings) -> ModelSettings:
     if settings.testbed_model:
         model: ModelSettings = replace(settings.model, model_name_or_path=str(model_path()))  # type: ignore[call-arg]  # a field of trl's, which mypy does not follow
         return model
     return settings.model
-
-
-def _label(settings: Settings) -> str:
-    """The model as people call it."""
-    model = settings.source("model_name_or_path")
-    if model is None:
-        return EMBEDDED
-    return Path(model).name if isinstance(model, str) else type(model).__name__
 
 
 def _rewards(
@@ -263,69 +224,6 @@ def _start(policy: Policy, reference: Reference | None, config: ModelSettings) -
     return lambda: Reference(load_policy(config, training=False).model.eval().requires_grad_(False), "loaded again")
 
 
-def _introduce(settings: Settings, policy: Policy, reference: Reference | None, material: Material) -> None:
-    """The lines at the start: what is trained, against what, on what."""
-    total, trainable = parameter_counts(policy.model)
-    how = {None: "full fine-tuning", "new": "LoRA", "continued": "LoRA, continued"}[policy.adapter]
-    bits = f", {policy.quantization}" if policy.quantization else ""
-    say(f"model: {_label(settings)}, {total:,} parameters, {trainable:,} trained ({how}{bits})")
-    say(f"algorithm: {settings.run.algo}, from {settings.entry.supplier}")
-    if reference is not None:
-        say(f"reference: {reference.description}")
-    for line in material.lines:
-        say(line)
-
-
-def _record(
-    settings: Settings, algorithm: Algorithm[Any], policy: Policy, reference: Reference | None, material: Material
-) -> RunRecord:
-    total, trainable = parameter_counts(policy.model)
-    body = settings.to_dict()
-    return RunRecord(
-        xpo_version=xpo.__version__,
-        algorithm=settings.run.algo,
-        supplier=str(settings.entry.supplier),
-        algorithm_settings=body.pop("algorithm"),
-        settings=body,
-        seed=settings.training.seed,
-        model={
-            "name": _label(settings) if settings.testbed_model else str(policy.origin or _label(settings)),
-            "parameters": total,
-            "trainable": trainable,
-            "dtype": str(policy.model.dtype).removeprefix("torch."),
-            "quantization": policy.quantization,
-            "adapter": policy.adapter,
-            "embedded": settings.testbed_model,
-        },
-        reference=None if reference is None else reference.description,
-        data={
-            "origin": material.origin,
-            "embedded": material.embedded,
-            "kind": algorithm.data,
-            "fingerprint": material.fingerprint,
-            "rows": material.rows,
-            "groups": len(material.train),
-            "held_out": len(material.held_out),
-            "lines": material.lines,
-        },
-        versions=versions(),
-        git=git_state(),
-        device=device(str(settings.training.device.type)),
-        started=_now(),
-        output_dir=str(settings.training.output_dir),
-    )
-
-
-def _cost(trainer: PreferenceTrainer, seconds: float, memory: PeakMemory) -> Cost:
-    tokens = trainer.tokens_of_all_ranks()
-    return Cost(
-        steps=trainer.state.global_step,
-        tokens=tokens,
-        seconds=seconds,
-        tokens_per_second=tokens / seconds if seconds else None,
-    )
-
-
 def _save(trainer: PreferenceTrainer, tokenizer: PreTrainedTokenizerBase, output: Path) -> None:
     """Weights, or the adapter alone, and the tokenizer."""
     trainer.save_model(str(output))
@@ -364,11 +262,3 @@ def _conclude(
     for row in record.comparison:
         record.metrics[f"start/{row.name}"] = row.before
         record.metrics[f"final/{row.name}"] = row.after
-
-
-#: Logged numbers that differ from run to run; the cost of a run is recorded apart.
-TIMES = frozenset({"step", "eval_runtime", "eval_samples_per_second", "eval_steps_per_second", "train_runtime"})
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -30,6 +30,7 @@ from xpo.models.scoring import score
 from xpo.train.meter import Meter
 from xpo.train.rollouts import Rollouts
 
+#: In every checkpoint: which algorithm made it, and the running state it keeps.
 STATE = "algorithm.json"
 
 
@@ -284,14 +285,14 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers is not f
         if self.args.should_save:
             folder = os.path.join(self._get_output_dir(trial), f"checkpoint-{self.state.global_step}")
             with open(os.path.join(folder, STATE), "w", encoding="utf-8") as file:
-                json.dump(self.algorithm.state_dict(), file)
+                json.dump({"algorithm": self.algorithm.name, "state": self.algorithm.state_dict()}, file)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         path = os.path.join(resume_from_checkpoint, STATE)
         if os.path.exists(path):
             with open(path, encoding="utf-8") as file:
-                self.algorithm.load_state_dict(json.load(file))
+                self.algorithm.load_state_dict(json.load(file)["state"])
 
 
 @contextmanager

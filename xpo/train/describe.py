@@ -1,0 +1,95 @@
+"""A run in words: the lines at its start, and its record before and after training."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import xpo
+from xpo.api.algorithm import Algorithm
+from xpo.models.load import Policy, parameter_counts
+from xpo.models.reference import Reference
+from xpo.train.machine import PeakMemory, device, git_state, versions
+from xpo.train.material import Material
+from xpo.train.preflight import too_long
+from xpo.train.progress import say
+from xpo.train.record import Cost, RunRecord
+from xpo.train.settings import EMBEDDED, Settings
+from xpo.train.trainer import PreferenceTrainer
+
+
+def label(settings: Settings) -> str:
+    """The model as people call it."""
+    model = settings.source("model_name_or_path")
+    if model is None:
+        return EMBEDDED
+    return Path(model).name if isinstance(model, str) else type(model).__name__
+
+
+def introduce(settings: Settings, policy: Policy, reference: Reference | None, material: Material) -> None:
+    """The lines at the start: what is trained, against what, on what."""
+    total, trainable = parameter_counts(policy.model)
+    how = {None: "full fine-tuning", "new": "LoRA", "continued": "LoRA, continued"}[policy.adapter]
+    bits = f", {policy.quantization}" if policy.quantization else ""
+    say(f"model: {label(settings)}, {total:,} parameters, {trainable:,} trained ({how}{bits})")
+    say(f"algorithm: {settings.run.algo}, from {settings.entry.supplier}")
+    if reference is not None:
+        say(f"reference: {reference.description}")
+    for line in (*material.lines, too_long(policy, material)):
+        if line is not None:
+            say(line)
+
+
+def make_record(
+    settings: Settings, algorithm: Algorithm[Any], policy: Policy, reference: Reference | None, material: Material
+) -> RunRecord:
+    total, trainable = parameter_counts(policy.model)
+    body = settings.to_dict()
+    return RunRecord(
+        xpo_version=xpo.__version__,
+        algorithm=settings.run.algo,
+        supplier=str(settings.entry.supplier),
+        algorithm_settings=body.pop("algorithm"),
+        settings=body,
+        seed=settings.training.seed,
+        model={
+            "name": label(settings) if settings.testbed_model else str(policy.origin or label(settings)),
+            "parameters": total,
+            "trainable": trainable,
+            "dtype": str(policy.model.dtype).removeprefix("torch."),
+            "quantization": policy.quantization,
+            "adapter": policy.adapter,
+            "embedded": settings.testbed_model,
+        },
+        reference=None if reference is None else reference.description,
+        data={
+            "origin": material.origin,
+            "embedded": material.embedded,
+            "kind": algorithm.data,
+            "fingerprint": material.fingerprint,
+            "rows": material.rows,
+            "groups": len(material.train),
+            "held_out": len(material.held_out),
+            "lines": material.lines,
+        },
+        versions=versions(),
+        git=git_state(),
+        device=device(str(settings.training.device.type)),
+        started=now(),
+        output_dir=str(settings.training.output_dir),
+    )
+
+
+def cost_of(trainer: PreferenceTrainer, seconds: float, memory: PeakMemory) -> Cost:
+    tokens = trainer.tokens_of_all_ranks()
+    return Cost(
+        steps=trainer.state.global_step,
+        tokens=tokens,
+        seconds=seconds,
+        tokens_per_second=tokens / seconds if seconds else None,
+    )
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
