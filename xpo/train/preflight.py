@@ -35,8 +35,8 @@ def check_checkpoint(args: TrainingArguments, algorithm: str) -> None:
     maker = json.loads(state.read_text(encoding="utf-8"))["algorithm"] if state.exists() else algorithm
     if maker != algorithm:
         raise SettingError(
-            f"--resume_from_checkpoint {folder}: '{maker}' made it, and '{algorithm}' cannot continue its run; start from "
-            "its weights with --model_name_or_path"
+            f"--resume_from_checkpoint {folder}: '{maker}' made it, and '{algorithm}' cannot continue its run; start "
+            "from its weights with --model_name_or_path"
         )
 
 
