@@ -7,13 +7,22 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from transformers.integrations import get_available_reporting_integrations
     from transformers.trainer_utils import EvalLoopOutput, get_last_checkpoint
 
-__all__ = ["EvalLoopOutput", "get_available_reporting_integrations", "get_last_checkpoint", "no_bars", "quiet"]
+__all__ = [
+    "EvalLoopOutput",
+    "attention_of",
+    "block_mask",
+    "get_available_reporting_integrations",
+    "get_last_checkpoint",
+    "no_bars",
+    "quiet",
+]
 
 #: Names that transformers documents but does not export at the top, and where they live.
 _BORROWED = {
@@ -60,3 +69,15 @@ def no_bars() -> None:
 
     if not os.environ.get("XPO_DEBUG"):
         transformers_logging.disable_progress_bar()
+
+
+def attention_of(model: Any) -> str:
+    """Which attention a transformers model runs, such as ``sdpa``."""
+    return str(model.config._attn_implementation)
+
+
+def block_mask(mask: Callable[..., Any], rows: int, width: int, device: Any) -> Any:
+    """A FlexAttention block mask for ``rows`` rows of ``width`` positions, of a function of (row, head, query, key)."""
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    return create_block_mask(mask, rows, None, width, width, device=device)

@@ -17,7 +17,7 @@ from xpo.api.groups import Completion, Group
 from xpo.feedback.rewards import Reward, score_completions
 from xpo.feedback.sampling import Sampling, sample
 from xpo.models.reference import Reference
-from xpo.models.scoring import score
+from xpo.models.scoring import PLAIN, Engine, score
 from xpo.train.intervals import mean_interval, paired_interval, win_interval
 from xpo.train.record import Row, Sample
 
@@ -54,7 +54,8 @@ class Examiner:
         prompts: groups to sample one completion for.
         rewards: judges of sampled completions.
         sampling: how to sample.
-        rows: completions scored at once.
+        engine: how completions are computed.
+        rows: groups scored at once.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -62,6 +63,7 @@ class Examiner:
     prompts: Sequence[Group]
     rewards: Sequence[Reward]
     sampling: Sampling
+    engine: Engine = PLAIN
     rows: int = 16
 
     def look(self, model: Any) -> View:
@@ -151,7 +153,7 @@ class Examiner:
         training = model.training
         model.eval()
         with torch.no_grad():
-            found = [score(model, batch).sum() for batch in self._batches(groups, model.device)]
+            found = [score(model, batch, self.engine).sum() for batch in self._batches(groups, model.device)]
         model.train(training)
         return torch.cat(found).tolist() if found else []
 

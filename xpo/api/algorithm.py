@@ -35,11 +35,13 @@ class Needs:
 
     Attributes:
         reference: log-probabilities of the completions under a frozen reference model.
+        vocabulary: full next-token distributions, for ``Scores.over_vocabulary``; they cost a second projection.
         samples: completions to sample of every prompt, for rollouts.
         least: fewest groups a micro-batch may hold (over all ranks), for losses with batch statistics.
     """
 
     reference: bool = False
+    vocabulary: bool = False
     samples: int = 0
     least: int = 1
 

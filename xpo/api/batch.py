@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from xpo.api.groups import Group
+from xpo.api.vocabulary import Distributions
+from xpo.errors import PluginError
 
 Reduce = Callable[[Tensor], Tensor]
 
@@ -198,10 +200,12 @@ class Scores:
         logps: (C, T) log-probability of each completion token given the prompt and the tokens before it, in nats;
             0 where the mask is False.
         mask: (C, T) the batch's mask.
+        distributions: the full distributions behind them, for algorithms that need them.
     """
 
     logps: Tensor
     mask: Tensor
+    distributions: Distributions | None = None
 
     def sum(self) -> Tensor:
         """(C,) log-probability of each completion: the sum over its tokens, in float32 at least."""
@@ -218,7 +222,29 @@ class Scores:
 
     def detach(self) -> Scores:
         """The same numbers without gradient."""
-        return replace(self, logps=self.logps.detach())
+        distributions = None if self.distributions is None else self.distributions.detach()
+        return replace(self, logps=self.logps.detach(), distributions=distributions)
+
+    def over_vocabulary(self, statistic: Callable[..., Tensor], *others: Scores) -> Tensor:
+        """(C, T) a statistic of the full distribution at every token; 0 where the mask is False.
+
+        Args:
+            statistic: (m, V) log-probabilities of this model, and of each of the ``others``, to (m,) values.
+            others: what other models say about the same batch, such as the reference.
+
+        Raises:
+            PluginError: the distributions were not asked for, with ``Needs(vocabulary=True)``.
+        """
+        found = [scores.distributions for scores in (self, *others)]
+        known = [distributions for distributions in found if distributions is not None]
+        if len(known) < len(found):
+            raise PluginError("full distributions are there for algorithms that declare Needs(vocabulary=True)")
+        values = known[0].over(statistic, *known[1:])
+        return torch.zeros(self.mask.shape, dtype=values.dtype, device=values.device).masked_scatter(self.mask, values)
+
+    def entropies(self) -> Tensor:
+        """(C, T) entropy of the distribution each token was picked from, in nats."""
+        return self.over_vocabulary(lambda logps: -(logps.exp() * logps).sum(-1))
 
 
 def _wide(values: Tensor) -> Tensor:

@@ -75,3 +75,8 @@ class Group:
     row: int = -1
     columns: dict[str, float] = field(default_factory=dict)
     source: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def length(self) -> int:
+        """Tokens of the prompt with the longest completion."""
+        return len(self.prompt_ids) + max((len(completion.ids) for completion in self.completions), default=0)

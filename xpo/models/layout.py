@@ -1,46 +1,210 @@
-"""Layout: the completions of a batch as the rows a model reads.
+"""Layout: the completions of a batch as the rows a model reads, and where in them each completion token is predicted.
 
-``padded`` is one row a completion, prompt then completion, padded on the right. Masks come from lengths, so a padding
-token that equals EOS does no harm.
+``padded`` gives every completion a row of its own. ``tree`` computes what completions have in common once: a prompt is
+followed by its completions as branches, branches part where their tokens do, and several such trees share a row.
+Masks come from lengths and positions, so a padding token that equals EOS does no harm.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from xpo.api.batch import Batch
 
+#: Widest row that trees are packed into; a mask of the square of it is held while a batch is scored.
+WIDEST = 8192
+
 
 @dataclass(frozen=True)
-class Rows:
-    """Model inputs for n completions of a batch.
+class Layout:
+    """Rows for a model: R rows of L positions, which predict n completion tokens.
 
     Attributes:
-        completions: (n,) index in the batch of the completion each row holds.
-        input_ids, attention_mask: (n, L).
-        starts: (n,) column of each row's first completion token; at least 1.
+        input_ids: (R, L) tokens; 0 where there is none.
+        positions: (R, L) how many tokens come before each in its own sequence.
+        real: (R, L) True where there is a token.
+        ends: (R, L) in a tree the last column of what continues each token; None for padded rows, which are causal.
+        completion, token: (n,) which completion of the batch, and which of its tokens, is predicted ...
+        source: (n,) ... at which position, counted through all rows.
     """
 
-    completions: Tensor
     input_ids: Tensor
-    attention_mask: Tensor
-    starts: Tensor
+    positions: Tensor
+    real: Tensor
+    ends: Tensor | None
+    completion: Tensor
+    token: Tensor
+    source: Tensor
+
+    def visible(self, window: int | None = None) -> Tensor:
+        """(R, L, L) whether the token of the second index is seen from that of the first; for trees.
+
+        With a ``window``, only that many tokens up to it in its own sequence, itself included.
+        """
+        assert self.ends is not None
+        column = torch.arange(self.input_ids.shape[1], device=self.input_ids.device)
+        seen = (column[None, None, :] <= column[None, :, None]) & (self.ends[:, None, :] >= column[None, :, None])
+        if window is not None:
+            seen = seen & (self.positions[:, None, :] > self.positions[:, :, None] - window)
+        return seen
+
+    @property
+    def fill(self) -> float:
+        """Share of positions that hold a token."""
+        return float(self.real.float().mean())
 
 
-def padded(batch: Batch, completions: Tensor) -> Rows:
-    """One row for each of the ``completions`` (indices into the batch)."""
-    sequences: list[list[int]] = []
-    starts: list[int] = []
-    everyone = [(group, completion) for group in batch.groups for completion in group.completions]
-    for index in completions.tolist():
-        group, completion = everyone[index]
-        sequences.append([*group.prompt_ids, *completion.ids])
-        starts.append(len(group.prompt_ids))
-    width = max(map(len, sequences))
-    input_ids = torch.tensor([ids + [0] * (width - len(ids)) for ids in sequences])
-    mask = torch.tensor([[1] * len(ids) + [0] * (width - len(ids)) for ids in sequences])
-    device = batch.mask.device
-    return Rows(completions, input_ids.to(device), mask.to(device), torch.tensor(starts, device=device))
+Arrange = Callable[[Batch, Tensor], Layout]
+
+
+def padded(batch: Batch, completions: Tensor) -> Layout:
+    """One row for each of the ``completions`` (indices into the batch): prompt, completion, padding on the right."""
+    made = _Builder()
+    for index, prompt, ids in _chosen(batch, completions):
+        made.row()
+        made.prompt(prompt)
+        made.branches([(ids, index)])
+    return made.layout(batch, tree=False)
+
+
+@dataclass(frozen=True)
+class Tree:
+    """Arranges completions as trees.
+
+    Attributes:
+        reach: row width at which looking at all positions of a row costs as much as everything else a layer does.
+            Rows are packed so that the sum of both is least.
+    """
+
+    reach: float = 4096.0
+
+    def __call__(self, batch: Batch, completions: Tensor) -> Layout:
+        """Rows for the ``completions`` (indices into the batch); those with one prompt share it."""
+        trees: dict[tuple[int, ...], list[tuple[list[int], int]]] = {}
+        for index, prompt, ids in _chosen(batch, completions):
+            trees.setdefault(tuple(prompt), []).append((ids, index))
+        items = list(trees.items())
+        sizes = [len(stem) + _branch_size(branches) for stem, branches in items]
+        made = _Builder()
+        for bin_ in pack(sizes, self.reach):
+            made.row()
+            for number in bin_:
+                stem, branches = items[number]
+                made.prompt(stem)
+                made.branches(branches)
+        return made.layout(batch, tree=True)
+
+
+def pack(sizes: Sequence[int], reach: float) -> list[list[int]]:
+    """Spread trees over rows of one width so that computing all rows costs least: the indices of each row, in order.
+
+    R rows of width L cost R L (1 + L / reach). For every R the trees are dealt out largest first, each to the row that
+    is emptiest.
+    """
+    order = sorted(range(len(sizes)), key=lambda index: -sizes[index])
+    best: tuple[float, list[list[int]]] | None = None
+    for count in range(1, len(sizes) + 1):
+        rows: list[list[int]] = [[] for _ in range(count)]
+        filled = [0] * count
+        for index in order:
+            row = filled.index(min(filled))
+            rows[row].append(index)
+            filled[row] += sizes[index]
+        width = max(filled)
+        cost = count * width * (1.0 + width / reach)
+        if width > max(WIDEST, sizes[order[0]]):
+            continue
+        if best is None or cost < best[0]:
+            best = cost, rows
+        elif width == sizes[order[0]]:  # more rows are no narrower
+            break
+    assert best is not None
+    return [sorted(row) for row in best[1]]
+
+
+@dataclass
+class _Builder:
+    """Collects rows token by token: ids, positions, ends, and what each position predicts."""
+
+    ids: list[list[int]] = field(default_factory=list)
+    positions: list[list[int]] = field(default_factory=list)
+    ends: list[list[int]] = field(default_factory=list)
+    predicted: list[tuple[int, int, int, int]] = field(default_factory=list)  # completion, token, row, column
+    start: int = 0  # column of the last prompt's first token
+
+    def row(self) -> None:
+        for rows in (self.ids, self.positions, self.ends):
+            rows.append([])
+
+    def prompt(self, ids: Sequence[int]) -> None:
+        self.start = len(self.ids[-1])
+        self.ids[-1].extend(ids)
+        self.positions[-1].extend(range(len(ids)))
+        self.ends[-1].extend([0] * len(ids))
+
+    def branches(self, branches: Sequence[tuple[list[int], int]]) -> None:
+        """Completions of the last prompt. The last token of each predicts nothing and is left out."""
+        row, ids, positions, ends = len(self.ids) - 1, self.ids[-1], self.positions[-1], self.ends[-1]
+        path: list[int] = []  # columns of the branch in hand
+        before: list[int] = []
+        depth = len(ids) - self.start
+        trunk = len(ids) - 1
+        # In sorted order each branch leaves the one before it, and what continues a token follows it without a gap.
+        for tokens, completion in sorted(branches):
+            inputs = tokens[:-1]
+            common = _common(before, inputs)
+            for column in path[common:]:
+                ends[column] = len(ids) - 1
+            del path[common:]
+            path.extend(range(len(ids), len(ids) + len(inputs) - common))
+            ids.extend(inputs[common:])
+            positions.extend(range(depth + common, depth + len(inputs)))
+            ends.extend([0] * (len(inputs) - common))
+            places = [trunk, *path][: len(tokens)]
+            self.predicted.extend((completion, token, row, column) for token, column in enumerate(places))
+            before = inputs
+        for column in (*path, *range(self.start, trunk + 1)):
+            ends[column] = len(ids) - 1
+
+    def layout(self, batch: Batch, *, tree: bool) -> Layout:
+        width = max(map(len, self.ids))
+        device = batch.mask.device
+        missing = [width - len(ids) for ids in self.ids]
+
+        def tensor(rows: list[list[int]]) -> Tensor:
+            return torch.tensor([row + [0] * gap for row, gap in zip(rows, missing, strict=True)], device=device)
+
+        real = torch.tensor([[True] * (width - gap) + [False] * gap for gap in missing], device=device)
+        # A position without a token sees itself alone: a softmax over nothing would not be a number.
+        ends = torch.where(real, tensor(self.ends), torch.arange(width, device=device)) if tree else None
+        predicted = torch.tensor(self.predicted, dtype=torch.long, device=device).reshape(-1, 4)
+        completion, token, row, column = predicted.unbind(1)
+        return Layout(tensor(self.ids), tensor(self.positions), real, ends, completion, token, row * width + column)
+
+
+def _chosen(batch: Batch, completions: Tensor) -> list[tuple[int, list[int], list[int]]]:
+    """(index, prompt ids, completion ids) of some completions of a batch."""
+    everyone = [(group.prompt_ids, one.ids) for group in batch.groups for one in group.completions]
+    return [(index, *everyone[index]) for index in completions.tolist()]
+
+
+def _branch_size(branches: Sequence[tuple[list[int], int]]) -> int:
+    size = 0
+    before: list[int] = []
+    for tokens, _ in sorted(branches):
+        inputs = tokens[:-1]
+        size += len(inputs) - _common(before, inputs)
+        before = inputs
+    return size
+
+
+def _common(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens two sequences begin with in common."""
+    for length, (a, b) in enumerate(zip(one, other, strict=False)):
+        if a != b:
+            return length
+    return min(len(one), len(other))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
@@ -12,8 +12,10 @@ from peft import PeftModel
 from trl import ModelConfig
 
 from xpo.api.batch import Batch, Scores
+from xpo.api.groups import Group
+from xpo.models.guard import choose_engine
 from xpo.models.load import REFERENCE_ADAPTER, Policy, load_policy
-from xpo.models.scoring import score
+from xpo.models.scoring import PLAIN, Engine, assemble, forward
 
 
 @dataclass(frozen=True)
@@ -25,23 +27,34 @@ class Reference:
         description: which of the four it is, as shown at the start of a run.
         is_start: True when it equals the policy as it was before training.
         switch: context in which ``model`` acts as the reference.
+        engine: how it is computed.
     """
 
     model: torch.nn.Module
     description: str
     is_start: bool = True
     switch: Callable[[], AbstractContextManager[None]] = nullcontext
+    engine: Engine = PLAIN
 
     @torch.no_grad()
-    def score(self, batch: Batch, temperature: float = 1.0) -> Scores:
+    def score(self, batch: Batch, temperature: float = 1.0, vocabulary: bool = False) -> Scores:
         """Score ``batch`` without gradient and without dropout."""
+        everything = torch.arange(len(batch), device=batch.mask.device)
         training = self.model.training
         self.model.eval()
         try:
             with self.switch():
-                return score(self.model, batch, temperature=temperature)
+                scored = forward(self.model, batch, everything, self.engine, temperature)
+                return assemble(batch, [scored], vocabulary)
         finally:
             self.model.train(training)
+
+    def computed(self, engine: Engine, groups: Sequence[Group], layout: str) -> Reference:
+        """Computed as the policy is, by ``engine``; a model of another kind by what the guard says about it."""
+        if not self.is_start:
+            device = next(self.model.parameters()).device
+            engine, _ = choose_engine(self.model, groups, layout, device)
+        return replace(self, engine=engine)
 
     def to(self, device: torch.device) -> Reference:
         """Move a model of its own to the device; a shared one is there already."""

@@ -1,9 +1,10 @@
-"""The one forward: what a causal language model says about every completion of a batch."""
+"""The one forward: what a causal language model says about the completions of a batch."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -12,60 +13,172 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from xpo.api.batch import Batch, Scores
-from xpo.models.layout import Rows, padded
+from xpo.api.vocabulary import Distributions
+from xpo.models.head import Head
+from xpo.models.layout import Arrange, Layout, Tree, padded
+from xpo.models.masks import masks
 
 Model = torch.nn.Module
 
 
-def score(model: Model, batch: Batch, *, bare: Model | None = None, temperature: float = 1.0) -> Scores:
+@dataclass(frozen=True)
+class Engine:
+    """How completions are computed.
+
+    Attributes:
+        arrange: the layout: ``padded`` or a ``Tree``.
+        compact: project to the vocabulary only where a label is, in tiles; otherwise take the model's own logits.
+    """
+
+    arrange: Arrange = padded
+    compact: bool = False
+
+    @property
+    def layout(self) -> str:
+        """Name of the layout."""
+        return "tree" if isinstance(self.arrange, Tree) else "padded"
+
+
+#: One row a completion and the model's own logits: what every other way is held against.
+PLAIN = Engine()
+
+
+def score(
+    model: Model,
+    batch: Batch,
+    engine: Engine = PLAIN,
+    *,
+    bare: Model | None = None,
+    temperature: float = 1.0,
+    vocabulary: bool = False,
+) -> Scores:
     """Token log-probabilities of all completions of ``batch``, with gradient where a completion is trainable.
 
     Args:
         model: the model to call for completions with gradient; a distributed wrapper where gradients are synchronised.
+        engine: how to lay them out and project them.
         bare: the same model without such a wrapper, for completions scored without gradient.
         temperature: logits are divided by it, as they were when the completions were sampled.
+        vocabulary: keep what full distributions are computed from.
     """
-    trainable = batch.trainable.nonzero().flatten()
     rest = (~batch.trainable).nonzero().flatten()
-    logps = torch.zeros(batch.mask.shape, device=batch.mask.device)
+    parts: list[Scored] = []
     if rest.numel():
         with torch.no_grad():
-            scored = _logps(bare or model, batch, padded(batch, rest), temperature)
-        logps = logps.to(scored.dtype).index_copy(0, rest, scored)
+            parts.append(forward(bare or model, batch, rest, engine, temperature))
+    trainable = batch.trainable.nonzero().flatten()
     if trainable.numel():
-        scored = _logps(model, batch, padded(batch, trainable), temperature)
-        logps = logps.to(scored.dtype).index_copy(0, trainable, scored)
-    return Scores(logps, batch.mask)
+        parts.append(forward(model, batch, trainable, engine, temperature))
+    return assemble(batch, parts, vocabulary)
 
 
-def _logps(model: Model, batch: Batch, rows: Rows, temperature: float) -> Tensor:
-    """(n, T) log-probabilities of the completion tokens of ``rows``; 0 where there is none."""
-    mask = batch.mask[rows.completions]
-    row, token = mask.nonzero(as_tuple=True)
-    # The logits at a column predict the next one: token t of a completion is read one column before its own.
-    column = rows.starts[row] - 1 + token
-    first = int(rows.starts.min()) - 1
-    keep = rows.input_ids.shape[1] - first
-    inputs: dict[str, Any] = {"input_ids": rows.input_ids, "attention_mask": rows.attention_mask, "use_cache": False}
-    if _keeps_logits(type(_innermost(model)).forward):
-        inputs["logits_to_keep"] = keep
-    else:
-        first = 0
-    logits = model(**inputs).logits[row, column - first]
+@dataclass(frozen=True)
+class Scored:
+    """Log-probabilities of n completion tokens of a batch.
+
+    Attributes:
+        completion, token: (n,) which.
+        logps: (n,) their log-probabilities.
+        distributions: what they were picked from.
+    """
+
+    completion: Tensor
+    token: Tensor
+    logps: Tensor
+    distributions: Distributions
+
+
+def assemble(batch: Batch, parts: list[Scored], vocabulary: bool = False) -> Scores:
+    """Scores of a batch from those of its parts; 0 where there is no token."""
+    logps = torch.zeros(batch.mask.shape, device=batch.mask.device)
+    for part in parts:
+        logps = logps.to(part.logps.dtype).index_put((part.completion, part.token), part.logps)
+    if not vocabulary:
+        return Scores(logps, batch.mask)
+    width = batch.mask.shape[1]
+    merged = Distributions.merged([(part.completion * width + part.token, part.distributions) for part in parts])
+    return Scores(logps, batch.mask, merged)
+
+
+def forward(model: Model, batch: Batch, completions: Tensor, engine: Engine, temperature: float = 1.0) -> Scored:
+    """Run ``model`` over some completions of a batch."""
+    layout = engine.arrange(batch, completions)
+    labels = batch.ids[layout.completion, layout.token]
+    head = replace(head_of(model), temperature=temperature)
+    if engine.compact:
+        states = _hidden(model, layout)[layout.source]
+        distributions = Distributions(states, head.logits)
+        return Scored(layout.completion, layout.token, head.logps(states, labels), distributions)
+    logits = _logits(model, layout)
     logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
-    if temperature != 1.0:
-        logits = logits / temperature
-    found = -cross_entropy(logits, batch.ids[rows.completions][row, token], reduction="none")
-    return torch.zeros(mask.shape, dtype=found.dtype, device=found.device).index_put((row, token), found)
+    logits = logits if temperature == 1.0 else logits / temperature
+    logps = -cross_entropy(logits, labels, reduction="none")
+    return Scored(layout.completion, layout.token, logps, Distributions(logits, _same))
 
 
-def _innermost(model: Model) -> Model:
+def _hidden(model: Model, layout: Layout) -> Tensor:
+    """(R * L, d) last hidden states. The model is called as a whole, so that wrappers around it do their work."""
+    inner = innermost(model)
+    caught: list[Tensor] = []
+
+    def catch(module: Model, arguments: Any, output: Any) -> None:
+        caught.append(output[0])
+
+    hook = backbone(inner).register_forward_hook(catch)
+    try:
+        model(**_inputs(inner, layout), logits_to_keep=1)
+    finally:
+        hook.remove()
+    return caught[0].flatten(0, 1)
+
+
+def _logits(model: Model, layout: Layout) -> Tensor:
+    """(n, V) logits that the model itself computes, where a label is."""
+    inner = innermost(model)
+    width = layout.input_ids.shape[1]
+    row, column = layout.source // width, layout.source % width
+    first = 0
+    inputs = _inputs(inner, layout)
+    if keeps_logits(type(inner).forward) and column.numel():
+        first = int(column.min())
+        inputs["logits_to_keep"] = width - first
+    logits: Tensor = model(**inputs).logits[row, column - first]
+    return logits
+
+
+def _inputs(inner: Model, layout: Layout) -> dict[str, Any]:
+    inputs = {"input_ids": layout.input_ids, "use_cache": False}
+    if layout.ends is None:
+        return {**inputs, "attention_mask": layout.real.long()}
+    return {**inputs, "position_ids": layout.positions, "attention_mask": masks(inner, layout)}
+
+
+def innermost(model: Model) -> Model:
     """The transformers model inside distributed and adapter wrappers."""
     while not hasattr(model, "get_input_embeddings") or hasattr(model, "get_base_model"):
         model = model.get_base_model() if hasattr(model, "get_base_model") else model.module  # type: ignore[operator,assignment]
     return model
 
 
+def backbone(inner: Model) -> Model:
+    """The part of a causal language model that ends in hidden states."""
+    found: Model = inner.get_decoder() if hasattr(inner, "get_decoder") else inner.base_model  # type: ignore[operator,assignment]  # torch types every attribute
+    return found
+
+
+def head_of(model: Model) -> Head:
+    """The projection of a model, with what its configuration says about logits."""
+    inner = innermost(model)
+    config = inner.config.get_text_config()  # type: ignore[operator,union-attr]
+    scale = float(getattr(config, "logit_scale", None) or 1.0) / float(getattr(config, "logits_scaling", None) or 1.0)
+    return Head(inner.get_output_embeddings(), scale, getattr(config, "final_logit_softcapping", None))  # type: ignore[operator]
+
+
 @lru_cache(maxsize=64)
-def _keeps_logits(forward: Callable[..., Any]) -> bool:
+def keeps_logits(forward: Callable[..., Any]) -> bool:
+    """Whether a model can be asked for the logits of its last positions alone."""
     return "logits_to_keep" in inspect.signature(forward).parameters
+
+
+def _same(states: Tensor) -> Tensor:
+    return states

@@ -57,11 +57,7 @@ def too_long(policy: Policy, material: Material) -> str | None:
     limit = getattr(policy.model.config, "max_position_embeddings", None)
     if limit is None:
         return None
-    lengths = (
-        len(group.prompt_ids) + max((len(one.ids) for one in group.completions), default=0)
-        for group in _groups(material)
-    )
-    over = [length for length in lengths if length > limit]
+    over = [group for group in _groups(material) if group.length > limit]
     if not over:
         return None
     return f"{len(over)} rows are longer than the {limit} tokens the model was made for: pass --max_length {limit}"

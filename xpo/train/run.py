@@ -119,10 +119,13 @@ def execute(settings: Settings) -> RunRecord:
         reference=reference,
         rollouts=rollouts,
         iterations=1 if settings.rollout is None else settings.rollout.num_iterations,
+        layout=settings.run.layout,
     )
+    for line in trainer.notes:
+        say(line)
     if trainer.left_out:
         say(f"{trainer.left_out} rows a pass are left out: too few remain for the last step")
-    examiner = _examiner(settings, tokenizer, material, rewards, sampling)
+    examiner = _examiner(settings, trainer, tokenizer, material, rewards, sampling)
     bare = trainer.accelerator.unwrap_model(trainer.model)
     before = examiner.look(bare) if is_main() else None
     if rollouts is not None and before is not None and not before.rewards:
@@ -198,6 +201,7 @@ def _sampling(settings: Settings, algorithm: Algorithm[Any]) -> Sampling | None:
 
 def _examiner(
     settings: Settings,
+    trainer: PreferenceTrainer,
     tokenizer: PreTrainedTokenizerBase,
     material: Material,
     rewards: Sequence[Reward],
@@ -209,7 +213,7 @@ def _examiner(
     longest = EXAMINED_TOKENS if sampling is None else sampling.max_tokens
     # Temperature 1 for every method: the distribution itself is compared, and the KL is about it.
     look = Sampling(1, longest, 1.0, settings.training.seed)
-    return Examiner(tokenizer, material.compared, material.prompts[:count], rewards, look)
+    return Examiner(tokenizer, material.compared, material.prompts[:count], rewards, look, trainer.engine)
 
 
 def _start(policy: Policy, reference: Reference | None, config: ModelSettings) -> Callable[[], Reference] | None:
@@ -245,7 +249,9 @@ def _conclude(
 ) -> None:
     """Look again, and put what was found into the record."""
     after = examiner.look(model)
-    reference = start().to(trainer.args.device) if start is not None and examiner.prompts else None
+    reference = None
+    if start is not None and examiner.prompts:
+        reference = replace(start().to(trainer.args.device), engine=trainer.engine)
     record.comparison = examiner.compare(before, after, model, reference)
     for row in record.comparison:
         if row.name == KL:  # methods that log no KL of their own get its two ends in the history

@@ -47,6 +47,9 @@ class RunSettings:
     forget_column: str | None = option(None, "column that says which rows to forget")
     chat_template_path: str | None = option(None, "Jinja file, or model whose chat template to use")
     reference_model: str | None = option(None, "frozen reference; the model as it starts if not given")
+    layout: Literal["tree", "padded"] = option(
+        "tree", "rows the model reads: prompts once, with their completions as branches; or one row a completion"
+    )
     disable_dropout: bool = option(True, "switch dropout off, in the adapters too")
     sample_completions: int = option(2, "prompts whose completions before and after training are shown at the end")
     eval_prompts: int | None = option(None, "held-out prompts to sample at the end, for the win rate; 0 for none")

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import islice
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from xpo.api.loss import Counts, counts, reduce
 from xpo.compat import EvalLoopOutput
 from xpo.data.order import MicroBatch, StepData, StepSampler
 from xpo.errors import SettingError
+from xpo.models.guard import choose_engine
 from xpo.models.load import Policy
 from xpo.models.reference import Reference
 from xpo.models.scoring import score
@@ -65,9 +66,11 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers is not f
         reference: Reference | None = None,
         rollouts: Rollouts | None = None,
         iterations: int = 1,
+        layout: str = "tree",
         callbacks: Sequence[TrainerCallback] = (),
     ) -> None:
         self.algorithm = algorithm
+        self.vocabulary = algorithm.needs.vocabulary
         self.rollouts = rollouts
         self.iterations = iterations
         self.held_out = held_out
@@ -90,8 +93,12 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers is not f
             # It was made a moment ago, and must not be there unless the run begins.
             with suppress(OSError):
                 folder.rmdir()
-        self.reference = None if reference is None else reference.to(args.device)
-        self.left_out = self._sampler(self.train_dataset, args.per_device_train_batch_size, train=True).left_out
+        sampler = self._sampler(self.train_dataset, args.per_device_train_batch_size, train=True)
+        self.left_out = sampler.left_out
+        first = [*self.train_dataset[next(iter(sampler))[0]].groups, max(train, key=attrgetter("length"))]
+        #: How completions are computed, and what there is to say about it.
+        self.engine, self.notes = choose_engine(policy.model, first, layout, args.device)
+        self.reference = None if reference is None else reference.to(args.device).computed(self.engine, first, layout)
         if held_out and args.eval_strategy != "no":  # what is wrong with it must not come up after hours of training
             self._sampler(self.eval_dataset, args.per_device_eval_batch_size, train=False)
 
@@ -146,13 +153,13 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers is not f
         reference = self.reference
 
         def policy(batch: Batch) -> Scores:
-            with torch.no_grad(), self.compute_loss_context_manager():
-                return score(bare, batch, temperature=self.temperature)
+            with torch.no_grad():
+                return self._score(bare, batch)
 
         def anchor(batch: Batch) -> Scores:
             assert reference is not None
-            with self.compute_loss_context_manager():
-                return reference.score(batch, self.temperature)
+            with self.accelerator.autocast():
+                return reference.score(batch, self.temperature, self.vocabulary)
 
         training = bare.training
         bare.eval()
@@ -222,10 +229,11 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers is not f
         return value * float(self.args.world_size)
 
     def _loss(self, model: torch.nn.Module, batch: Batch, totals: Counts, part: float) -> torch.Tensor:
-        policy = score(model, batch, bare=self.accelerator.unwrap_model(model), temperature=self.temperature)
+        policy = self._score(model, batch)
         reference = None
         if self.reference is not None:
-            reference = self.reference.score(batch, self.temperature)
+            with self.accelerator.autocast():
+                reference = self.reference.score(batch, self.temperature, self.vocabulary)
         loss = self.algorithm.loss(batch, policy, reference)
         value, shares = reduce(loss, batch, totals)
         if not batch.idle:
@@ -234,6 +242,18 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers is not f
             for name, share in shares.items():
                 self._meter.add_share(f"loss/{name}", share, part / self.args.world_size)
         return value
+
+    def _score(self, model: torch.nn.Module, batch: Batch) -> Scores:
+        # What follows the model's own forward must be computed in the same precision as the inside of it.
+        with self.accelerator.autocast():
+            return score(
+                model,
+                batch,
+                self.engine,
+                bare=self.accelerator.unwrap_model(model),
+                temperature=self.temperature,
+                vocabulary=self.vocabulary,
+            )
 
     # Evaluation
 
@@ -258,7 +278,7 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers is not f
         batches = [self._batch(micro.groups, micro.idle) for micro in micros]
         totals = self._totals(batches)
         value = torch.zeros((), device=self.args.device)
-        with torch.no_grad(), self.compute_loss_context_manager():
+        with torch.no_grad():
             for batch in batches:
                 value = value + self._loss(model, batch, totals, part=1.0 / len(batches))
                 self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
