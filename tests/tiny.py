@@ -141,7 +141,7 @@ class Fit:
         return max(float((self.weights[name] - other.weights[name]).abs().max()) for name in self.weights)
 
 
-def fit(
+def trainer(
     name: str,
     folder: Path,
     *,
@@ -150,9 +150,10 @@ def fit(
     config: Mapping[str, Any] | None = None,
     samples: int = 4,
     iterations: int = 1,
+    layout: str = "tree",
     **arguments: Any,
-) -> Fit:
-    """Train a tiny model with the loop itself; the arguments are training arguments."""
+) -> PreferenceTrainer:
+    """The loop itself, about to train a tiny model; the arguments are training arguments."""
     method = algorithm(name, **(config or {}))
     policy = policy or Policy(model(), None, None, None)
     disable_dropout(policy.model)
@@ -175,7 +176,7 @@ def fit(
         sampling = Sampling(samples, 6, 1.0, settings.seed)
         rewards = [Reward("count", count_reward)]
         rollouts = Rollouts(method, tokenizer(), rewards, sampling, keep_logps=iterations > 1)
-    trainer = PreferenceTrainer(
+    return PreferenceTrainer(
         algorithm=method,
         policy=policy,
         tokenizer=tokenizer(),
@@ -184,10 +185,17 @@ def fit(
         reference=make_reference(policy, ModelSettings()) if method.needs.reference else None,
         rollouts=rollouts,
         iterations=iterations,
+        layout=layout,
     )
-    trainer.train()
-    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    return Fit(trainer, losses, {key: value.detach().clone() for key, value in policy.model.state_dict().items()})
+
+
+def fit(name: str, folder: Path, **arguments: Any) -> Fit:
+    """Train a tiny model; the arguments are those of ``trainer``."""
+    made = trainer(name, folder, **arguments)
+    made.train()
+    losses = [entry["loss"] for entry in made.state.log_history if "loss" in entry]
+    weights = made.accelerator.unwrap_model(made.model).state_dict()
+    return Fit(made, losses, {key: value.detach().clone() for key, value in weights.items()})
 
 
 def batch_of(*some: Group) -> Batch:

@@ -1,5 +1,4 @@
 import random
-from itertools import pairwise
 
 import pytest
 import torch
@@ -31,11 +30,7 @@ def micro_batches(groups, world, **options):
     assert len(ranks[0]) == len(sampler(groups, world=world, **options))
     for parts in zip(*ranks, strict=True):
         assert len({(part.step, part.epoch, part.rows) for part in parts}) == 1
-        for one, two in pairwise(parts):
-            assert one.stop == two.start
-    batches = [
-        [row for part in parts for row in part.rows[part.start : part.stop]] for parts in zip(*ranks, strict=True)
-    ]
+    batches = [[part.rows[position] for part in parts for position in part.part] for parts in zip(*ranks, strict=True)]
     return batches, list(dict.fromkeys((part.step, part.rows) for part in ranks[0]))
 
 
@@ -106,14 +101,14 @@ def test_the_last_step_is_spread_evenly():
     parts = [
         [part for (part,) in sampler(groups_of(5), per_device=4, accumulation=4, world=2, rank=rank)] for rank in (0, 1)
     ]
-    assert [[(part.start, part.stop) for part in rank] for rank in parts] == [[(0, 3)], [(3, 5)]]
+    assert [[part.part for part in rank] for rank in parts] == [[(0, 1, 2)], [(3, 4)]]
     parts = [part for (part,) in sampler(groups_of(7), per_device=3, accumulation=4)]
-    assert [(part.start, part.stop) for part in parts] == [(0, 3), (3, 5), (5, 7)]
+    assert [part.part for part in parts] == [(0, 1, 2), (3, 4), (5, 6)]
 
 
 def test_ranks_without_rows_are_idle():
     (part,) = [part for (part,) in sampler(groups_of(2), per_device=2, world=4, rank=3)]
-    assert part.start == part.stop
+    assert part.part == ()
     assert len(part.rows) == 2
 
 
@@ -123,7 +118,7 @@ def test_too_few_rows_for_a_batch_are_left_out():
         assert one.left_out == left_out
     # 5 rows make micro-batches of 3 and 2; where 4 is the least, one of 4 is what can be had.
     one = sampler(groups_of(5), per_device=4, accumulation=2, least=4)
-    assert ([part.stop - part.start for (part,) in one], one.left_out, len(one)) == ([4], 1, 1)
+    assert ([len(part.part) for (part,) in one], one.left_out, len(one)) == ([4], 1, 1)
     with pytest.raises(DataError, match="has 1 rows, and the algorithm needs at least 2"):
         sampler(groups_of(1), least=2)
     with pytest.raises(DataError):
@@ -155,7 +150,7 @@ def test_labels_are_spread_evenly(share, sort):
 def test_converted_pairs_never_make_batches_of_one_label():
     one = sampler(labelled([row % 2 == 0 for row in range(64)]), per_device=4)
     for (part,) in one:
-        assert sum(row % 2 == 0 for row in part.rows[part.start : part.stop]) == 2
+        assert sum(part.rows[position] % 2 == 0 for position in part.part) == 2
 
 
 def test_balance_is_decided_from_the_data():
@@ -166,7 +161,7 @@ def test_balance_is_decided_from_the_data():
         sampler(labelled([True] * 4), balanced=True)
     forget = [Group([1], [Completion([2], role)], row=0) for role in ["forget"] * 8 + ["retain"] * 24]
     for (part,) in sampler(forget, per_device=4):
-        assert sum(row < 8 for row in part.rows[part.start : part.stop]) == 1
+        assert sum(part.rows[position] < 8 for position in part.part) == 1
 
 
 def test_data_applies_collate_once_to_the_whole_step():
@@ -186,7 +181,7 @@ def test_data_applies_collate_once_to_the_whole_step():
         assert [len(batch.groups) for batch in batches] == [2, 2, 2, 2, 2]
         assert not any(batch.idle for batch in batches)
         for batch in batches:
-            rows = batch.micro.rows[batch.micro.start : batch.micro.stop]
+            rows = [batch.micro.rows[position] for position in batch.micro.part]
             assert [group.row for group in batch.groups] == list(rows)
             assert all(len(group.completions) == 3 for group in batch.groups)
     assert [len(call) for call in calls] == [6, 4, 6, 4]
@@ -196,14 +191,14 @@ def test_data_applies_collate_once_to_the_whole_step():
 
 def test_an_idle_rank_gets_a_stand_in():
     data = StepData(groups_of(4), list)
-    batch = data[MicroStep(0, 0, (2, 1), 2, 2)]
+    batch = data[MicroStep(0, 0, (2, 1), ())]
     assert (batch.idle, [group.row for group in batch.groups]) == (True, [2])
 
 
 def test_collate_must_return_as_many_groups():
     data = StepData(groups_of(4), lambda step: list(step)[1:])
     with pytest.raises(PluginError, match="got the 2 groups of a step and returned 1"):
-        data[MicroStep(0, 0, (0, 1), 0, 2)]
+        data[MicroStep(0, 0, (0, 1), (0, 1))]
 
 
 def test_workers_give_the_same_batches():
@@ -213,3 +208,55 @@ def test_workers_give_the_same_batches():
     there = DataLoader(StepData(groups, list), batch_sampler=one, collate_fn=single, num_workers=1)
     torch.set_num_threads(1)
     assert [batch.groups for batch in there] == here
+
+
+LENGTHS = [9, 1, 8, 2, 7, 3, 6, 4]
+
+
+def of_lengths(lengths):
+    return [Group([1] * length, row=row) for row, length in enumerate(lengths)]
+
+
+def test_rows_of_a_step_are_spread_by_length():
+    def lengths(how, **options):
+        made = sampler(of_lengths(LENGTHS), shuffle=False, spread=how, **options)
+        return [[LENGTHS[part.rows[position]] for position in part.part] for (part,) in made]
+
+    assert lengths("kept", per_device=2, accumulation=4) == [[9, 1], [8, 2], [7, 3], [6, 4]]
+    assert lengths("alike", per_device=2, accumulation=4) == [[9, 8], [7, 6], [3, 4], [1, 2]]
+    assert [sum(part) for part in lengths("even", per_device=2, accumulation=4)] == [10, 10, 10, 10]
+    assert [sum(part) for part in lengths("even", per_device=4, accumulation=2)] == [20, 20]
+    # Both ranks get as much of each micro-batch.
+    ranks = [lengths("alike", per_device=2, accumulation=2, world=2, rank=rank) for rank in range(2)]
+    assert [[sum(part) for part in rank] for rank in ranks] == [[15, 5], [15, 5]]
+
+
+@pytest.mark.parametrize("how", ["alike", "even"])
+def test_every_row_is_taken_once_however_a_step_is_spread(how):
+    rng = random.Random(1)
+    for _ in range(100):
+        number, per_device, accumulation, world = (rng.randint(1, top) for top in (40, 4, 4, 3))
+        groups = of_lengths([rng.randint(1, 9) for _ in range(number)])
+        options = {"per_device": per_device, "accumulation": accumulation, "seed": rng.random()}
+        kept, steps = micro_batches(groups, world, **options)
+        spread, same = micro_batches(groups, world, spread=how, **options)
+        assert steps == same
+        assert sorted(map(len, kept)) == sorted(map(len, spread))
+        assert sorted(row for batch in kept for row in batch) == sorted(row for batch in spread for row in batch)
+
+
+def test_similar_rows_make_a_step_and_steps_are_shuffled():
+    rng = random.Random(2)
+    groups = of_lengths([rng.randint(1, 99) for _ in range(801)])
+    made = sampler(groups, per_device=8, accumulation=1, similar=True)
+    orders = []
+    for epoch in range(2):
+        made.set_epoch(epoch)
+        steps = list({part.rows: None for (part,) in made})
+        assert sorted(row for rows in steps for row in rows) == list(range(801))
+        ranges = [max(groups[row].length for row in rows) - min(groups[row].length for row in rows) for rows in steps]
+        assert sum(ranges) / len(ranges) < 6  # about 75 at random
+        means = [groups[rows[0]].length for rows in steps]
+        assert means != sorted(means, reverse=True)
+        orders.append(steps)
+    assert orders[0] != orders[1]

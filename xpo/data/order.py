@@ -1,7 +1,7 @@
 """Which groups make up each optimiser step, in which micro-batch and on which rank.
 
 The order follows from seed and epoch alone. Steps are cut from it before they are split into micro-batches and ranks,
-so 1 x 8, 8 x 1 and two processes of 4 take the same steps over the same rows.
+so 1 x 8, 8 x 1 and two processes of 4 take the same steps over the same rows. How a step is split goes by length.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from torch.utils.data import Dataset, Sampler
 
 from xpo.api.groups import Group
+from xpo.data.spread import Spread, by_length, spread
 from xpo.errors import DataError, PluginError, SettingError
 
 
@@ -25,14 +26,13 @@ class MicroStep:
         step: number of the optimiser step within the epoch.
         epoch: the epoch.
         rows: indices of the groups of the whole step, over all micro-batches and ranks, in order.
-        start, stop: this part is ``rows[start:stop]``; empty when there are fewer rows than ranks.
+        part: positions in the step of the rows of this part; none when there are fewer rows than ranks.
     """
 
     step: int
     epoch: int
     rows: tuple[int, ...]
-    start: int
-    stop: int
+    part: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,8 @@ class StepSampler(Sampler[list[MicroStep]]):
         rank: this one.
         seed: decides the order, together with the epoch.
         shuffle: False keeps the order of the data.
+        similar: make steps of rows of similar length; the steps are shuffled, and the rows before they are grouped.
+        spread: how the rows of a step are spread over micro-batches and ranks.
         least: fewest groups a micro-batch may hold over all ranks; rows of a last step that cannot are left out.
         balanced: spread labels (or forget and retain) evenly when shuffling; None decides from the data.
         flag: the setting that ``per_device`` came from, for messages.
@@ -71,6 +73,8 @@ class StepSampler(Sampler[list[MicroStep]]):
         rank: int,
         seed: int,
         shuffle: bool = True,
+        similar: bool = False,
+        spread: Spread = "kept",
         least: int = 1,
         balanced: bool | None = None,
         repeat: int = 1,
@@ -86,8 +90,10 @@ class StepSampler(Sampler[list[MicroStep]]):
         self.micro = per_device * world
         self.accumulation, self.world, self.rank = accumulation, world, rank
         self.seed, self.shuffle, self.least = seed, shuffle, least
+        self.similar, self.spread = similar, spread
         self.repeat = repeat
         self.epoch = 0
+        self._lengths = [group.length for group in groups]
         strata: dict[object, list[int]] = {}
         for number, group in enumerate(groups):
             strata.setdefault(None if balanced is False else _stratum(group), []).append(number)
@@ -115,13 +121,13 @@ class StepSampler(Sampler[list[MicroStep]]):
         size = self.micro * self.accumulation
         for step in range(self.steps):
             rows = tuple(order[step * size : min((step + 1) * size, self._count - self.left_out)])
-            parts = list(self._parts(len(rows)))
+            parts = self._parts(rows)
             if self.repeat > 1:
                 # The loop counts micro-batches, not steps: it would fill up a short step with the start of its repeat.
-                parts += [(len(rows), len(rows))] * (self.accumulation - len(parts))
+                parts += [()] * (self.accumulation - len(parts))
             for _ in range(self.repeat):
-                for start, stop in parts:
-                    yield [MicroStep(step, self.epoch, rows, start, stop)]
+                for part in parts:
+                    yield [MicroStep(step, self.epoch, rows, part)]
 
     def order(self) -> list[int]:
         """The order of this epoch, the same on every rank."""
@@ -137,20 +143,24 @@ class StepSampler(Sampler[list[MicroStep]]):
             # The n rows of a stratum stand 1/n apart on the unit interval, so every window has about its share of each.
             offset = rng.random()
             placed += [((number + offset) / len(rows), row) for number, row in enumerate(rows)]
-        return [row for _, row in sorted(placed)]
+        order = [row for _, row in sorted(placed)]
+        if not self.similar:
+            return order
+        steps = by_length(order, self._lengths, self.micro * self.accumulation)
+        # The last step may be short, and rows of it left out: it stays the last.
+        full, last = (steps[:-1], steps[-1:]) if len(steps[-1]) < len(steps[0]) else (steps, [])
+        rng.shuffle(full)
+        return [row for rows in (*full, *last) for row in rows]
 
     def _kept(self, rest: int) -> int:
         """How many of the last step's rows are used: the most that leave no micro-batch with fewer than ``least``."""
         return next(n for n in range(rest, -1, -1) if n == 0 or n // -(-n // self.micro) >= self.least)
 
-    def _parts(self, rows: int) -> Iterator[tuple[int, int]]:
-        """This rank's part of each micro-batch of a step, as even as can be; in a full step all are ``per_device``."""
-        start = 0
-        for micro in _even(rows, -(-rows // self.micro)):
-            shares = _even(micro, self.world)
-            before = sum(shares[: self.rank])
-            yield start + before, start + before + shares[self.rank]
-            start += micro
+    def _parts(self, rows: Sequence[int]) -> list[tuple[int, ...]]:
+        """This rank's part of each micro-batch of a step; sizes as even as can be, ``per_device`` in a full step."""
+        micros = [_even(micro, self.world) for micro in _even(len(rows), -(-len(rows) // self.micro))]
+        parts = spread([self._lengths[row] for row in rows], micros, self.spread)
+        return [tuple(part[self.rank]) for part in parts]
 
 
 class StepData(Dataset[MicroBatch]):
@@ -175,8 +185,8 @@ class StepData(Dataset[MicroBatch]):
         if micro.rows != self._rows:
             self._step = self._collated(micro.rows)
             self._rows = micro.rows
-        idle = micro.start == micro.stop
-        return MicroBatch(self._step[:1] if idle else self._step[micro.start : micro.stop], idle, micro)
+        idle = not micro.part
+        return MicroBatch([self._step[position] for position in micro.part or (0,)], idle, micro)
 
     def _collated(self, rows: tuple[int, ...]) -> list[Group]:
         groups = self.collate([_copy(self.groups[row]) for row in rows])

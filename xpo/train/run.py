@@ -31,6 +31,7 @@ from xpo.plugins import Registry, load
 from xpo.testbed.pool import model_path
 from xpo.train.card import write_card
 from xpo.train.describe import cost_of, introduce, label, make_record, now
+from xpo.train.fitting import fit_batch
 from xpo.train.flags import from_keywords
 from xpo.train.machine import PeakMemory, is_main
 from xpo.train.material import Material, gather
@@ -90,7 +91,7 @@ def execute(settings: Settings) -> RunRecord:
     if settings.run.disable_dropout:
         disable_dropout(policy.model)
     check_vocabulary(policy, material)
-    if policy.adapter is not None and args.gradient_checkpointing:
+    if policy.adapter is not None and args.activation_checkpointing:
         policy.model.enable_input_require_grads()
     reference = None
     if algorithm.needs.reference:
@@ -121,7 +122,8 @@ def execute(settings: Settings) -> RunRecord:
         iterations=1 if settings.rollout is None else settings.rollout.num_iterations,
         layout=settings.run.layout,
     )
-    for line in trainer.notes:
+    notes = [*trainer.notes, *_fitted(trainer, settings)]
+    for line in notes:
         say(line)
     if trainer.left_out:
         say(f"{trainer.left_out} rows a pass are left out: too few remain for the last step")
@@ -155,6 +157,18 @@ def execute(settings: Settings) -> RunRecord:
         say(f"saved to {output}")
     trainer.accelerator.wait_for_everyone()
     return record
+
+
+def _fitted(trainer: PreferenceTrainer, settings: Settings) -> list[str]:
+    """Make the run fit the machine, and say how; nothing where the size of what will be sampled is not known."""
+    args = settings.training
+    wanted = torch.cuda.is_available() if args.auto_find_batch_size is None else args.auto_find_batch_size
+    args.auto_find_batch_size = False  # the loop's own search would start training over, from what it had learned
+    if not wanted or trainer.rollouts is not None:
+        return []
+    return fit_batch(
+        trainer, may_checkpoint=not settings.given & {"activation_checkpointing", "gradient_checkpointing"}
+    )
 
 
 def _inputs(settings: Settings) -> list[str]:

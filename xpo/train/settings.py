@@ -101,6 +101,13 @@ class TrainingArguments(transformers.TrainingArguments):  # type: ignore[misc]  
     resume_from_checkpoint: str | bool | None = field(
         default=None, metadata={"help": "checkpoint to go on from; true for the last one in the output directory"}
     )
+    # None rather than False: on where running out of memory is an error, and not the end of the process.
+    auto_find_batch_size: bool | None = field(
+        default=None,
+        metadata={
+            "help": "lower the batch to what fits into memory and raise accumulation: the same update; on with a GPU"
+        },
+    )
     remove_unused_columns: bool = field(default=False, metadata={"help": "not used"})
 
     def __post_init__(self) -> None:

@@ -22,7 +22,8 @@ from xpo.api.batch import Batch, Scores
 from xpo.api.groups import Group
 from xpo.api.loss import Counts, counts, reduce
 from xpo.compat import EvalLoopOutput
-from xpo.data.order import MicroBatch, StepData, StepSampler
+from xpo.data.order import MicroBatch, MicroStep, StepData, StepSampler
+from xpo.data.spread import Spread
 from xpo.errors import SettingError
 from xpo.models.guard import choose_engine
 from xpo.models.load import Policy
@@ -70,9 +71,11 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers is not f
         callbacks: Sequence[TrainerCallback] = (),
     ) -> None:
         self.algorithm = algorithm
+        self.adapters = policy.adapter is not None
         self.vocabulary = algorithm.needs.vocabulary
         self.rollouts = rollouts
         self.iterations = iterations
+        self.layout = layout
         self.held_out = held_out
         self.temperature = rollouts.sampling.temperature if rollouts else 1.0
         self.tokens = 0
@@ -93,14 +96,14 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers is not f
             # It was made a moment ago, and must not be there unless the run begins.
             with suppress(OSError):
                 folder.rmdir()
-        sampler = self._sampler(self.train_dataset, args.per_device_train_batch_size, train=True)
+        sampler = self.sampler(self.train_dataset, args.per_device_train_batch_size, train=True)
         self.left_out = sampler.left_out
         first = [*self.train_dataset[next(iter(sampler))[0]].groups, max(train, key=attrgetter("length"))]
         #: How completions are computed, and what there is to say about it.
         self.engine, self.notes = choose_engine(policy.model, first, layout, args.device)
         self.reference = None if reference is None else reference.to(args.device).computed(self.engine, first, layout)
         if held_out and args.eval_strategy != "no":  # what is wrong with it must not come up after hours of training
-            self._sampler(self.eval_dataset, args.per_device_eval_batch_size, train=False)
+            self.sampler(self.eval_dataset, args.per_device_eval_batch_size, train=False)
 
     # Data
 
@@ -111,9 +114,13 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers is not f
         return self._loader(eval_dataset or self.eval_dataset, self.args.per_device_eval_batch_size, train=False)
 
     def _loader(self, data: Any, size: int, *, train: bool) -> StepLoader:
-        return StepLoader(data, self._sampler(data, size, train=train), self.args.dataloader_num_workers)
+        return StepLoader(data, self.sampler(data, size, train=train), self.args.dataloader_num_workers)
 
-    def _sampler(self, data: Any, size: int, *, train: bool) -> StepSampler:
+    def sampler(self, data: Any, size: int, *, train: bool) -> StepSampler:
+        """The order of some groups, in parts of ``size`` on each rank."""
+        least = self.algorithm.needs.least
+        # Statistics of a micro-batch must not be those of long rows here and of short ones there.
+        spread: Spread = "kept" if least > 1 else "even" if self.layout == "tree" else "alike"
         return StepSampler(
             data.groups,
             per_device=size,
@@ -121,8 +128,10 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers is not f
             world=self.args.world_size,
             rank=self.args.process_index,
             seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
-            shuffle=train,
-            least=self.algorithm.needs.least,
+            shuffle=train and self.args.train_sampling_strategy != "sequential",
+            similar=train and self.args.train_sampling_strategy == "group_by_length",
+            spread=spread,
+            least=least,
             repeat=self.iterations if train else 1,
             flag=f"--per_device_{'train' if train else 'eval'}_batch_size",
         )
@@ -254,6 +263,43 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers is not f
                 temperature=self.temperature,
                 vocabulary=self.vocabulary,
             )
+
+    # Fitting the machine
+
+    def rehearse(self, step: MicroStep) -> None:
+        """Forward and backward over one micro-batch, with what the optimiser will hold taken up; leaves no trace."""
+        model, state, meter = self.accelerator.unwrap_model(self.model), self.algorithm.state_dict(), self._meter
+        training = model.training
+        model.train()
+        try:
+            with torch.random.fork_rng():
+                trained = [one for one in model.parameters() if one.requires_grad]
+                held = [torch.empty(2 * one.numel(), device=one.device) for one in trained]
+                # Without a sum over ranks: each may come to its end, or not, on its own.
+                batch = Batch.of(self.train_dataset[step].groups, device=self.args.device)
+                self._meter = Meter()
+                self._loss(model, batch, counts(batch), part=1.0).backward()  # type: ignore[no-untyped-call]  # torch
+                del held
+        finally:
+            model.zero_grad(set_to_none=True)
+            model.train(training)
+            self.algorithm.load_state_dict(state)
+            self._meter = meter
+
+    def resize(self, size: int, accumulation: int) -> None:
+        """Split steps into smaller micro-batches."""
+        self.args.per_device_train_batch_size = self._train_batch_size = size
+        self.args.gradient_accumulation_steps = accumulation
+        self.left_out = self.sampler(self.train_dataset, size, train=True).left_out
+
+    def checkpoint_activations(self) -> None:
+        """Compute activations again for the gradient rather than keep them."""
+        self.args.activation_checkpointing = True
+        self.model.activation_checkpointing_enable(
+            activation_checkpointing_kwargs=self.args.activation_checkpointing_kwargs
+        )
+        if self.adapters:
+            self.model.enable_input_require_grads()
 
     # Evaluation
 

@@ -55,7 +55,7 @@ _STEP = (
 )
 _SHOWN = "completions are shown at the end of a run: set --sample_completions"
 _PADDING = "padding never counts in xpo, so there is nothing to set; leave the flag out"
-_ORDER = "xpo keeps its own order of the data, the same for every batch size and number of processes"
+_ORDER = "the order of the data is set by --train_sampling_strategy: random, sequential or group_by_length"
 _LOADER = "rows are in memory and tokenized before training begins; --dataloader_num_workers is all there is to set"
 _METRICS = "xpo computes its own evaluation, row by row; leave the flag out"
 
@@ -65,7 +65,7 @@ FOREIGN: Mapping[str, Foreign] = {
     "dataset_streaming": Foreign("a run reads its data once and knows every row; give a smaller split", (False,)),
     "streaming": Foreign("a run reads its data once and knows every row; give a smaller split", (False,)),
     "ignore_bias_buffers": Foreign("set --ddp_broadcast_buffers false instead", (False,)),
-    "shuffle_dataset": Foreign(_ORDER + "; it is shuffled with --data_seed", (True,)),
+    "shuffle_dataset": Foreign(_ORDER, (True,)),
     "group_by_length": Foreign(_ORDER, (False,)),
     "truncation_mode": Foreign(
         "what is too long loses the beginning of its prompt, never the end of a completion; leave the flag out, "
@@ -165,10 +165,6 @@ REFUSED: Mapping[str, Foreign] = {
     "eval_accumulation_steps": Foreign(_METRICS),
     "do_predict": Foreign("a run ends with an evaluation of the rows held out: set --eval_size or --eval_dataset"),
     "average_tokens_across_devices": Foreign("losses are always divided by counts over all processes"),
-    "auto_find_batch_size": Foreign(
-        "another batch size would be another experiment; lower --per_device_train_batch_size and raise "
-        "--gradient_accumulation_steps, which gives the same update"
-    ),
     "bf16_full_eval": Foreign("evaluation computes as training does: set --bf16"),
     "fp16_full_eval": Foreign("evaluation computes as training does: set --fp16"),
     "dataloader_pin_memory": Foreign(_LOADER, (False,)),
@@ -177,8 +173,7 @@ REFUSED: Mapping[str, Foreign] = {
     "dataloader_multiprocessing_context": Foreign(_LOADER),
     "dataloader_in_order": Foreign(_LOADER),
     "dataloader_drop_last": Foreign("every row counts, also those of the last, smaller step"),
-    "train_sampling_strategy": Foreign(_ORDER),
-    "length_column_name": Foreign(_ORDER),
+    "length_column_name": Foreign("lengths are counted in tokens"),
     "remove_unused_columns": Foreign("columns of the data never reach the model; leave the flag out", (True,)),
     "use_liger_kernel": Foreign("it replaces parts of the model's forward, and the log-probabilities with them"),
     "liger_kernel_config": Foreign("it replaces parts of the model's forward, and the log-probabilities with them"),
