@@ -17,6 +17,8 @@ from xpo.api.batch import Batch
 
 #: Widest row that trees are packed into; a mask of the square of it is held while a batch is scored.
 WIDEST = 8192
+#: Share of positions that must hold a token, where rows can be made so.
+FILL = 0.85
 
 
 @dataclass(frozen=True)
@@ -40,22 +42,53 @@ class Layout:
     token: Tensor
     source: Tensor
 
-    def visible(self, window: int | None = None) -> Tensor:
+    def visible(self, window: int | None = None, chunk: int | None = None) -> Tensor:
         """(R, L, L) whether the token of the second index is seen from that of the first; for trees.
 
-        With a ``window``, only that many tokens up to it in its own sequence, itself included.
+        With a ``window``, only that many tokens up to it in its own sequence, itself included; with a ``chunk``, only
+        those in the same chunk of that many.
         """
         assert self.ends is not None
         column = torch.arange(self.input_ids.shape[1], device=self.input_ids.device)
-        seen = (column[None, None, :] <= column[None, :, None]) & (self.ends[:, None, :] >= column[None, :, None])
-        if window is not None:
-            seen = seen & (self.positions[:, None, :] > self.positions[:, :, None] - window)
-        return seen
+        return sees(
+            self.ends[:, None, :],
+            self.positions[:, None, :],
+            column,
+            self.positions[:, :, None],
+            column[:, None],
+            window,
+            chunk,
+        )
 
     @property
     def fill(self) -> float:
         """Share of positions that hold a token."""
         return float(self.real.float().mean())
+
+
+def sees(
+    ends: Tensor,
+    position: Tensor,
+    column: Tensor,
+    own_position: Tensor,
+    own_column: Tensor,
+    window: int | None = None,
+    chunk: int | None = None,
+) -> Tensor:
+    """Whether a token sees another of its row: what the other is continued by must reach it. All arguments broadcast.
+
+    Args:
+        ends, position, column: of the other token: the last column that continues it, its place in its own sequence,
+            and its place in the row.
+        own_position, own_column: of the token itself.
+        window, chunk: what a layer narrows its view to, counted in the sequence and not along the row.
+    """
+    seen = (column <= own_column) & (ends >= own_column)
+    if window is not None:
+        seen = seen & (position > own_position - window)
+    if chunk is not None:
+        seen = seen & (position // chunk == own_position // chunk)
+    return seen
 
 
 Arrange = Callable[[Batch, Tensor], Layout]
@@ -103,9 +136,10 @@ def pack(sizes: Sequence[int], reach: float) -> list[list[int]]:
     """Spread trees over rows of one width so that computing all rows costs least: the indices of each row, in order.
 
     R rows of width L cost R L (1 + L / reach). For every R the trees are dealt out largest first, each to the row that
-    is emptiest.
+    is emptiest; rows with more gaps than ``FILL`` allows are not considered.
     """
     order = sorted(range(len(sizes)), key=lambda index: -sizes[index])
+    longest, total = sizes[order[0]], sum(sizes)
     best: tuple[float, list[list[int]]] | None = None
     for count in range(1, len(sizes) + 1):
         rows: list[list[int]] = [[] for _ in range(count)]
@@ -116,11 +150,10 @@ def pack(sizes: Sequence[int], reach: float) -> list[list[int]]:
             filled[row] += sizes[index]
         width = max(filled)
         cost = count * width * (1.0 + width / reach)
-        if width > max(WIDEST, sizes[order[0]]):
-            continue
-        if best is None or cost < best[0]:
+        allowed = width <= max(WIDEST, longest) and (best is None or total >= FILL * count * width)
+        if allowed and (best is None or cost < best[0]):
             best = cost, rows
-        elif width == sizes[order[0]]:  # more rows are no narrower
+        if width == longest:  # more rows are no narrower
             break
     assert best is not None
     return [sorted(row) for row in best[1]]

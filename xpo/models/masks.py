@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from xpo.compat import attention_of, block_mask
-from xpo.models.layout import Layout
+from xpo.models.layout import Layout, sees
 
 #: Kinds of layers whose mask can be written down from positions.
-FULL, SLIDING = "full_attention", "sliding_attention"
+FULL, SLIDING, CHUNKED = "full_attention", "sliding_attention", "chunked_attention"
 
 
 def no_tree(inner: torch.nn.Module) -> str | None:
@@ -22,6 +22,12 @@ def no_tree(inner: torch.nn.Module) -> str | None:
         return "it takes no attention mask"
     if "position_ids" not in arguments:
         return "it takes no positions"
+    config: Any = inner.config
+    strange = sorted(
+        {str(kind) for kind in getattr(config.get_text_config(), "layer_types", None) or ()} - {FULL, SLIDING, CHUNKED}
+    )
+    if strange:
+        return f"it has layers of {', '.join(strange)}"
     kind = attention_of(inner)
     if kind not in ("eager", "sdpa", "flex_attention"):
         return f"{kind} takes no such mask; --attn_implementation sdpa does"
@@ -32,19 +38,22 @@ def masks(inner: torch.nn.Module, layout: Layout) -> Any:
     """The attention mask of a tree: one tensor, or one for each kind of layer where a model mixes them."""
     config: Any = inner.config
     config = config.get_text_config()
-    window = getattr(config, "sliding_window", None)
+    window, chunk = getattr(config, "sliding_window", None), getattr(config, "attention_chunk_size", None)
     kinds = set(getattr(config, "layer_types", None) or ())
     if not kinds:  # models of one kind of layer do not say which; a window in the settings is used
         kinds = {SLIDING if window is not None else FULL}
-    made = {kind: _mask(inner, layout, window if kind == SLIDING else None) for kind in sorted(kinds)}
+    made = {
+        kind: _mask(inner, layout, window if kind == SLIDING else None, chunk if kind == CHUNKED else None)
+        for kind in sorted(kinds)
+    }
     return made if len(made) > 1 else next(iter(made.values()))
 
 
-def _mask(inner: torch.nn.Module, layout: Layout, window: int | None) -> Any:
+def _mask(inner: torch.nn.Module, layout: Layout, window: int | None, chunk: int | None) -> Any:
     kind = attention_of(inner)
     if kind == "flex_attention":
-        return _blocks(layout, window)
-    seen = layout.visible(window)[:, None]
+        return _blocks(layout, window, chunk)
+    seen = layout.visible(window, chunk)[:, None]
     if kind == "sdpa":
         return seen
     dtype: torch.dtype = inner.dtype  # type: ignore[assignment]  # torch types every attribute
@@ -52,16 +61,13 @@ def _mask(inner: torch.nn.Module, layout: Layout, window: int | None) -> Any:
     return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, least)
 
 
-def _blocks(layout: Layout, window: int | None) -> Any:
+def _blocks(layout: Layout, window: int | None, chunk: int | None) -> Any:
     """The same as a function of indices, of which FlexAttention skips the blocks that are empty."""
     ends, positions = layout.ends, layout.positions
     assert ends is not None
 
     def seen(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        found = (key <= query) & (ends[row, key] >= query)
-        if window is not None:
-            found = found & (positions[row, key] > positions[row, query] - window)
-        return found
+        return sees(ends[row, key], positions[row, key], key, positions[row, query], query, window, chunk)
 
     rows, width = layout.input_ids.shape
     return block_mask(seen, rows, width, layout.input_ids.device)

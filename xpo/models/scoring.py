@@ -162,8 +162,9 @@ def innermost(model: Model) -> Model:
 
 def backbone(inner: Model) -> Model:
     """The part of a causal language model that ends in hidden states."""
-    found: Model = inner.get_decoder() if hasattr(inner, "get_decoder") else inner.base_model  # type: ignore[operator,assignment]  # torch types every attribute
-    return found
+    model: Any = inner
+    found: Any = model.get_decoder() if hasattr(model, "get_decoder") else model.base_model
+    return model.model if found is model else found  # type: ignore[no-any-return]  # torch types every attribute
 
 
 def head_of(model: Model) -> Head:
@@ -171,7 +172,8 @@ def head_of(model: Model) -> Head:
     inner = innermost(model)
     config = inner.config.get_text_config()  # type: ignore[operator,union-attr]
     scale = float(getattr(config, "logit_scale", None) or 1.0) / float(getattr(config, "logits_scaling", None) or 1.0)
-    return Head(inner.get_output_embeddings(), scale, getattr(config, "final_logit_softcapping", None))  # type: ignore[operator]
+    softcap = getattr(config, "final_logit_softcapping", None) or getattr(config, "logits_soft_cap", None)
+    return Head(inner.get_output_embeddings(), scale, softcap)  # type: ignore[operator]
 
 
 @lru_cache(maxsize=64)
