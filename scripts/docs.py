@@ -16,7 +16,7 @@ from pathlib import Path
 from xpo.plugins import load
 
 ROOT = Path(__file__).resolve().parent.parent
-FILES = ("README.md",)
+FILES = ("README.md", "benchmarks/README.md", "docs/engine.md")
 BLOCK = re.compile(r"(<!-- generated: (?P<name>[\w-]+) -->\n)(?P<body>.*?)(<!-- end -->)", re.DOTALL)
 
 
@@ -33,7 +33,36 @@ def algorithms() -> str:
     return "\n".join(lines) + "\n"
 
 
-GENERATORS: Mapping[str, Callable[[], str]] = {"algorithms": algorithms}
+def throughput() -> str:
+    """The tables of the newest throughput records."""
+    from benchmarks.throughput.table import newest
+
+    return newest()
+
+
+def throughput_cases() -> str:
+    """What the throughput benchmark can measure."""
+    from benchmarks.throughput.cases import CASES
+
+    lines = ["| `--cases` | trains | rows a step | sides |", "|---|---|---|---|"]
+    for name, case in CASES.items():
+        lines.append(f"| `{name}` | {_cell(case.title)} | {case.batch} | {', '.join(case.sides)} |")
+    return "\n".join(lines) + "\n"
+
+
+def architectures() -> str:
+    """The models on which trees are held against padded rows."""
+    from scripts.architectures import table
+
+    return table()
+
+
+GENERATORS: Mapping[str, Callable[[], str]] = {
+    "algorithms": algorithms,
+    "architectures": architectures,
+    "throughput": throughput,
+    "throughput-cases": throughput_cases,
+}
 
 
 def generate(text: str, generators: Mapping[str, Callable[[], str]] = GENERATORS) -> str:
@@ -72,4 +101,5 @@ def _cell(text: str) -> str:
 
 
 if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))  # a script has its own folder there, and benchmarks/ is beside it
     sys.exit(main())

@@ -6,6 +6,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -16,10 +17,11 @@ os.environ["HF_DATASETS_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 # Tiny tensors gain nothing from threads, and threads that wait for each other on a busy machine lose a lot.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-for variable in ("XPO_PLUGINS", "XPO_STRICT_PLUGINS", "XPO_DEBUG"):
+for variable in ("XPO_PLUGINS", "XPO_STRICT_PLUGINS", "XPO_DEBUG", "XPO_CACHE", "XPO_CACHE_LIMIT"):
     os.environ.pop(variable, None)
 
 ROOT = Path(__file__).resolve().parent.parent
+_NUMBERS = count()
 
 #: ``package(name, {"module.py": source}, {"entry point": "module"})`` puts an installed package on the path.
 MakePackage = Callable[..., Path]
@@ -32,6 +34,14 @@ def _home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         home = tmp_path_factory.mktemp("home")
         patch.setenv("HOME", str(home))
         patch.setenv("XDG_CACHE_HOME", str(home / ".cache"))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _fresh_cache(_home: None) -> Iterator[None]:
+    """What one test caches, no other one finds. Processes that it starts get the same folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XPO_CACHE", f"{os.environ['XDG_CACHE_HOME']}/xpo-{next(_NUMBERS)}")
         yield
 
 

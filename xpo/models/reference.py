@@ -8,14 +8,18 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
 import torch
+import transformers
 from peft import PeftModel
 from trl import ModelConfig
 
 from xpo.api.batch import Batch, Scores
 from xpo.api.groups import Group
+from xpo.errors import ModelError
+from xpo.models.cache import LogpCache, identify, key
+from xpo.models.fingerprint import fingerprint
 from xpo.models.guard import choose_engine
 from xpo.models.load import REFERENCE_ADAPTER, Policy, load_policy
-from xpo.models.scoring import PLAIN, Engine, assemble, forward
+from xpo.models.scoring import PLAIN, Engine, Scored, assemble, forward
 
 
 @dataclass(frozen=True)
@@ -27,27 +31,64 @@ class Reference:
         description: which of the four it is, as shown at the start of a run.
         is_start: True when it equals the policy as it was before training.
         switch: context in which ``model`` acts as the reference.
+        adapter: name of the adapter that is on then; empty for none at all, None where ``model`` is not switched.
         engine: how it is computed.
+        cache: what is known of it already; None where nothing is kept.
     """
 
     model: torch.nn.Module
     description: str
     is_start: bool = True
     switch: Callable[[], AbstractContextManager[None]] = nullcontext
+    adapter: str | None = None
     engine: Engine = PLAIN
+    cache: LogpCache | None = None
 
     @torch.no_grad()
     def score(self, batch: Batch, temperature: float = 1.0, vocabulary: bool = False) -> Scores:
         """Score ``batch`` without gradient and without dropout."""
         everything = torch.arange(len(batch), device=batch.mask.device)
+        if self.cache is None or vocabulary or temperature != 1.0:
+            return assemble(batch, [self._compute(batch, everything, temperature)], vocabulary)
+        keys = [key(group.prompt_ids, one.ids) for group in batch.groups for one in group.completions]
+        known = [self.cache.get(name) for name in keys]
+        missing = [number for number, found in enumerate(known) if found is None]
+        parts = [self._compute(batch, everything[missing], temperature)] if missing else []
+        logps = assemble(batch, parts).logps
+        lengths = batch.lengths.tolist()
+        for number in missing:
+            self.cache.put(keys[number], logps[number, : lengths[number]])
+        table = torch.zeros(batch.mask.shape)
+        for row, found in zip(table, known, strict=True):
+            if found is not None:
+                row[: len(found)] = found
+        return Scores(logps + table.to(logps), batch.mask)
+
+    def _compute(self, batch: Batch, completions: torch.Tensor, temperature: float) -> Scored:
         training = self.model.training
         self.model.eval()
         try:
             with self.switch():
-                scored = forward(self.model, batch, everything, self.engine, temperature)
-                return assemble(batch, [scored], vocabulary)
+                return forward(self.model, batch, completions, self.engine, temperature)
         finally:
             self.model.train(training)
+
+    def identity(self, *, precision: str) -> str | None:
+        """What decides its log-probabilities, for the cache; None where the weights are not here to be read.
+
+        The tokenizer and its template are not part of it: what they make, the token ids, is what the cache knows
+        completions by.
+
+        Args:
+            precision: what is computed in, if not in the precision of the weights.
+        """
+        if self.model.dtype == torch.float64:  # the cache keeps float32
+            return None
+        try:
+            found = fingerprint(self.model, adapters=self.adapter != "", adapter=self.adapter or None)
+        except ModelError:
+            return None
+        return identify(found, precision, f"transformers {transformers.__version__}")
 
     def computed(self, engine: Engine, groups: Sequence[Group], layout: str) -> Reference:
         """Computed as the policy is, by ``engine``; a model of another kind by what the guard says about it."""
@@ -81,8 +122,9 @@ def start_of(policy: Policy) -> Reference:
     model = policy.model
     if isinstance(model, PeftModel):
         if REFERENCE_ADAPTER in model.peft_config:
-            return Reference(model, "frozen copy of the continued adapter", switch=lambda: _frozen_adapter(model))
-        return Reference(model, "the same model with adapters off", switch=model.disable_adapter)
+            described = "frozen copy of the continued adapter"
+            return Reference(model, described, switch=lambda: _frozen_adapter(model), adapter=REFERENCE_ADAPTER)
+        return Reference(model, "the same model with adapters off", switch=model.disable_adapter, adapter="")
     frozen = copy.deepcopy(model).eval().requires_grad_(False)
     return Reference(frozen, "frozen copy of the starting model")
 

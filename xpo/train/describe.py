@@ -8,9 +8,10 @@ from typing import Any
 
 import xpo
 from xpo.api.algorithm import Algorithm
+from xpo.models.cache import LogpCache
 from xpo.models.load import Policy, parameter_counts
 from xpo.models.reference import Reference
-from xpo.train.machine import PeakMemory, device, git_state, versions
+from xpo.train.machine import device, git_state, versions
 from xpo.train.material import Material
 from xpo.train.preflight import too_long
 from xpo.train.progress import say
@@ -81,13 +82,15 @@ def make_record(
     )
 
 
-def cost_of(trainer: PreferenceTrainer, seconds: float, memory: PeakMemory) -> Cost:
+def cost_of(trainer: PreferenceTrainer, seconds: float, cache: LogpCache | None) -> Cost:
     tokens = trainer.tokens_of_all_ranks()
     return Cost(
         steps=trainer.state.global_step,
         tokens=tokens,
         seconds=seconds,
         tokens_per_second=tokens / seconds if seconds else None,
+        reference_scored=None if cache is None else cache.misses,
+        reference_known=None if cache is None else cache.hits,
     )
 
 

@@ -56,7 +56,12 @@ class Sample:
 
 @dataclass
 class Cost:
-    """What the run cost. Apart from ``metrics``, because times and memory differ from one run to the next."""
+    """What the run cost. Apart from ``metrics``, because times and memory differ from one run to the next.
+
+    Attributes:
+        reference_scored, reference_known: completions that the reference scored while training on this rank, and
+            those whose log-probabilities were in the cache.
+    """
 
     steps: int | None = None
     tokens: int | None = None
@@ -64,6 +69,8 @@ class Cost:
     tokens_per_second: float | None = None
     peak_memory_bytes: int | None = None
     peak_gpu_memory_bytes: int | None = None
+    reference_scored: int | None = None
+    reference_known: int | None = None
 
 
 @dataclass
@@ -76,6 +83,7 @@ class RunRecord:
         model: ``name``, ``parameters``, ``trainable``, ``dtype``, ``quantization``, ``adapter`` (None: full weights),
             ``fingerprint``, ``embedded`` (True for the testbed's), ``auto_class`` if not ``AutoModelForCausalLM``.
         reference: which reference was used, in words; None when the algorithm has none.
+        engine: ``layout``, ``head`` and ``lines`` about what could not be used.
         data: ``origin`` (hub id, file or name), ``embedded`` (True for xpo's own testbed: its rows may be shown),
             ``kind``, ``fingerprint``, ``rows``, ``groups``, ``dropped``, ``lines``.
         started, finished: ISO 8601 times; ``finished`` is None while the run is on its way or when it died.
@@ -92,6 +100,7 @@ class RunRecord:
     seed: int | None = None
     model: dict[str, Any] = field(default_factory=dict)
     reference: str | None = None
+    engine: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     git: dict[str, Any] | None = None

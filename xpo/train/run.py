@@ -40,6 +40,7 @@ from xpo.train.plots import plot_history
 from xpo.train.preflight import check_checkpoint, check_vocabulary
 from xpo.train.progress import ShowProgress, say
 from xpo.train.record import RunRecord, write_history
+from xpo.train.remember import Write, known, remembering, written
 from xpo.train.rollouts import Rollouts
 from xpo.train.settings import EMBEDDED, ModelSettings, Settings
 from xpo.train.summary import print_summary
@@ -96,6 +97,7 @@ def execute(settings: Settings) -> RunRecord:
     reference = None
     if algorithm.needs.reference:
         reference = make_reference(policy, config, settings.source("reference_model"))
+    reference, cache = remembering(reference, settings, algorithm.needs, label(settings))
     start = _start(policy, reference, config)
     introduce(settings, policy, reference, material)
 
@@ -121,8 +123,9 @@ def execute(settings: Settings) -> RunRecord:
         rollouts=rollouts,
         iterations=1 if settings.rollout is None else settings.rollout.num_iterations,
         layout=settings.run.layout,
+        callbacks=[Write(cache)] if cache is not None else [],
     )
-    notes = [*trainer.notes, *_fitted(trainer, settings)]
+    notes = [*known(cache, material.train), *trainer.notes, *_fitted(trainer, settings)]
     for line in notes:
         say(line)
     if trainer.left_out:
@@ -135,13 +138,17 @@ def execute(settings: Settings) -> RunRecord:
 
     output = directory.begin()
     record = make_record(settings, algorithm, policy, reference, material)
+    engine = trainer.engine
+    record.engine = {"layout": engine.layout, "head": "compact" if engine.compact else "model", "lines": notes}
     record.save(output / RUN)
     started = time.perf_counter()
-    with ShowProgress.attach(trainer):
+    with ShowProgress.attach(trainer), written(cache) as problems:
         trainer.train(resume_from_checkpoint=resume)
     seconds = time.perf_counter() - started
+    for problem in problems:
+        say(problem)
 
-    record.cost = cost_of(trainer, seconds, memory)
+    record.cost = cost_of(trainer, seconds, cache)
     _save(trainer, tokenizer, output)
     if before is not None:
         _conclude(record, trainer, examiner, before, bare, start, settings)
@@ -265,7 +272,8 @@ def _conclude(
     after = examiner.look(model)
     reference = None
     if start is not None and examiner.prompts:
-        reference = replace(start().to(trainer.args.device), engine=trainer.engine)
+        # Without the cache: what is sampled here is never asked for again.
+        reference = replace(start().to(trainer.args.device), engine=trainer.engine, cache=None)
     record.comparison = examiner.compare(before, after, model, reference)
     for row in record.comparison:
         if row.name == KL:  # methods that log no KL of their own get its two ends in the history

@@ -50,6 +50,9 @@ class RunSettings:
     layout: Literal["tree", "padded"] = option(
         "tree", "rows the model reads: prompts once, with their completions as branches; or one row a completion"
     )
+    reference_cache: Literal["off", "memory", "disk"] = option(
+        "disk", "keep the reference's log-probabilities: for other runs over the same data (`xpo cache`), for this one"
+    )
     disable_dropout: bool = option(True, "switch dropout off, in the adapters too")
     sample_completions: int = option(2, "prompts whose completions before and after training are shown at the end")
     eval_prompts: int | None = option(None, "held-out prompts to sample at the end, for the win rate; 0 for none")

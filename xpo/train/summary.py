@@ -108,6 +108,13 @@ def cost(record: RunRecord) -> list[tuple[str, str]]:
     spent = record.cost
     counts = (("steps", spent.steps), ("tokens", spent.tokens))
     lines = [(name, f"{count:,}") for name, count in counts if count is not None]
+    if spent.reference_known:
+        lines.append(
+            (
+                "reference",
+                f"{spent.reference_known:,} of {spent.reference_known + (spent.reference_scored or 0):,} cached",
+            )
+        )
     if spent.seconds is not None:
         lines.append(("time", duration(spent.seconds)))
     measured = (
