@@ -1,7 +1,7 @@
 # What CI runs, and what to run before sending a change.
 PYTHON ?= python
 
-.PHONY: check fix test test-all docs bench
+.PHONY: check fix test test-all docs bench bench-throughput
 
 check: ## style, types, floors, generated documentation
 	ruff check .
@@ -27,3 +27,7 @@ bench: ## train every installed method on the embedded data, each into runs/METH
 	for algo in $$($(PYTHON) -m xpo algos --json | $(PYTHON) -c "import json, sys; print(*(a['name'] for a in json.load(sys.stdin)))"); do \
 		$(PYTHON) -m xpo train --algo $$algo --overwrite true || exit; \
 	done
+
+bench-throughput: ## time, memory and losses beside TRL; PAIRS, LONG_PAIRS, PLAIN_PAIRS, SMALL_MODEL name your own, OPTIONS the rest
+	$(PYTHON) -m benchmarks.throughput $(if $(PAIRS),--pairs $(PAIRS)) $(if $(LONG_PAIRS),--long-pairs $(LONG_PAIRS)) \
+		$(if $(PLAIN_PAIRS),--plain-pairs $(PLAIN_PAIRS)) $(if $(SMALL_MODEL),--small-model $(SMALL_MODEL)) $(OPTIONS)

@@ -1,0 +1,1 @@
+"""What xpo costs beside other libraries, measured by programs that anyone can run."""
