@@ -7,7 +7,8 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,8 +17,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EvalLoopOutput",
+    "attending",
     "attention_of",
     "block_mask",
+    "checkpoint_activations",
+    "checkpoints",
     "get_available_reporting_integrations",
     "get_last_checkpoint",
     "no_bars",
@@ -73,7 +77,46 @@ def no_bars() -> None:
 
 def attention_of(model: Any) -> str:
     """Which attention a transformers model runs, such as ``sdpa``."""
-    return str(model.config._attn_implementation)
+    return str(model.config.get_text_config()._attn_implementation)
+
+
+def checkpoints(model: Any) -> bool:
+    """Whether a transformers model computes its activations again for the gradient."""
+    return bool(getattr(model, _newest(type(model), "is_activation_checkpointing", "is_gradient_checkpointing")))
+
+
+def checkpoint_activations(model: Any, args: Any) -> None:
+    """Let ``model`` compute its activations again for the gradient, as training ``args`` then say too."""
+    # The second name goes with transformers 6; in some releases before it both exist.
+    kept = {name for name in ("activation_checkpointing", "gradient_checkpointing") if hasattr(args, name)}
+    for name in kept:
+        setattr(args, name, True)
+    options = getattr(args, f"{_newest(args, 'activation_checkpointing', 'gradient_checkpointing')}_kwargs")
+    getattr(model, _newest(model, "activation_checkpointing_enable", "gradient_checkpointing_enable"))(options)
+
+
+def _newest(owner: Any, *names: str) -> str:
+    return next(name for name in names if hasattr(owner, name))
+
+
+@contextmanager
+def attending(model: Any, name: str, function: Callable[..., Any]) -> Iterator[None]:
+    """Let a transformers model attend by ``function``, registered as ``name``, for as long as the context lasts.
+
+    Masks are made as for ``sdpa``.
+    """
+    from transformers import AttentionInterface
+    from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+
+    AttentionInterface.register(name, function)
+    AttentionMaskInterface.register(name, sdpa_mask)
+    config = model.config.get_text_config()
+    usual = config._attn_implementation
+    config._attn_implementation = name
+    try:
+        yield
+    finally:
+        config._attn_implementation = usual
 
 
 def block_mask(mask: Callable[..., Any], rows: int, width: int, device: Any) -> Any:

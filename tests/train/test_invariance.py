@@ -31,6 +31,7 @@ ENGINES = {
     "padded": Engine(padded, compact=True),
     "tree": Engine(Tree(), compact=True),
     "rows of trees": Engine(Tree(reach=30.0), compact=True),
+    "branches": Engine(Tree(reach=30.0), compact=True, branches=True),
 }
 each_engine = pytest.mark.parametrize("engine", ENGINES.values(), ids=ENGINES)
 

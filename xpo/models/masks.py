@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from xpo.compat import attention_of, block_mask
+from xpo.models.branches import BRANCHES, Branches
 from xpo.models.layout import Layout, sees
 
 #: Kinds of layers whose mask can be written down from positions.
@@ -29,7 +30,7 @@ def no_tree(inner: torch.nn.Module) -> str | None:
     if strange:
         return f"it has layers of {', '.join(strange)}"
     kind = attention_of(inner)
-    if kind not in ("eager", "sdpa", "flex_attention"):
+    if kind not in ("eager", "sdpa", "flex_attention", BRANCHES):
         return f"{kind} takes no such mask; --attn_implementation sdpa does"
     return None
 
@@ -54,7 +55,9 @@ def _mask(inner: torch.nn.Module, layout: Layout, window: int | None, chunk: int
     if kind == "flex_attention":
         return _blocks(layout, window, chunk)
     seen = layout.visible(window, chunk)[:, None]
-    if kind == "sdpa":
+    if kind == BRANCHES:
+        seen.branches = Branches.of(layout, window, chunk)  # type: ignore[attr-defined]
+    if kind in ("sdpa", BRANCHES):
         return seen
     dtype: torch.dtype = inner.dtype  # type: ignore[assignment]  # torch types every attribute
     least = torch.finfo(dtype).min

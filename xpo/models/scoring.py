@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -14,6 +15,8 @@ from torch.nn.functional import cross_entropy
 
 from xpo.api.batch import Batch, Scores
 from xpo.api.vocabulary import Distributions
+from xpo.compat import attending, checkpoints
+from xpo.models.branches import BRANCHES, branch_attention
 from xpo.models.head import Head
 from xpo.models.layout import Arrange, Layout, Tree, padded
 from xpo.models.masks import masks
@@ -28,10 +31,12 @@ class Engine:
     Attributes:
         arrange: the layout: ``padded`` or a ``Tree``.
         compact: project to the vocabulary only where a label is, in tiles; otherwise take the model's own logits.
+        branches: let attention go along the branches of trees rather than over whole rows.
     """
 
     arrange: Arrange = padded
     compact: bool = False
+    branches: bool = False
 
     @property
     def layout(self) -> str:
@@ -105,11 +110,17 @@ def forward(model: Model, batch: Batch, completions: Tensor, engine: Engine, tem
     layout = engine.arrange(batch, completions)
     labels = batch.ids[layout.completion, layout.token]
     head = replace(head_of(model), temperature=temperature)
+    inner = innermost(model)
+    # What is computed again for the gradient is computed outside, where attention is the model's own.
+    along = engine.branches and not checkpoints(inner)
+    attention = attending(inner, BRANCHES, branch_attention) if along else nullcontext()
     if engine.compact:
-        states = _hidden(model, layout)[layout.source]
+        with attention:
+            states = _hidden(model, layout)[layout.source]
         distributions = Distributions(states, head.logits)
         return Scored(layout.completion, layout.token, head.logps(states, labels), distributions)
-    logits = _logits(model, layout)
+    with attention:
+        logits = _logits(model, layout)
     logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
     logits = logits if temperature == 1.0 else logits / temperature
     logps = -cross_entropy(logits, labels, reduction="none")

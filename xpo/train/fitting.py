@@ -35,7 +35,7 @@ def fit_batch(trainer: PreferenceTrainer, *, may_checkpoint: bool) -> list[str]:
     sizes = [size for size in range(wanted, 0, -1) if wanted % size == 0 and size >= least]
     found = _largest(trainer, _halving(sizes))
     lines = []
-    if found is None and may_checkpoint and not args.activation_checkpointing:
+    if found is None and may_checkpoint and not args.gradient_checkpointing:
         trainer.checkpoint_activations()
         lines.append("memory: activations are computed twice (--activation_checkpointing), to save room")
         found = _largest(trainer, _halving(sizes))

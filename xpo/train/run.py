@@ -92,7 +92,7 @@ def execute(settings: Settings) -> RunRecord:
     if settings.run.disable_dropout:
         disable_dropout(policy.model)
     check_vocabulary(policy, material)
-    if policy.adapter is not None and args.activation_checkpointing:
+    if policy.adapter is not None and args.gradient_checkpointing:
         policy.model.enable_input_require_grads()
     reference = None
     if algorithm.needs.reference:

@@ -21,7 +21,7 @@ from xpo.api.algorithm import Algorithm
 from xpo.api.batch import Batch, Scores
 from xpo.api.groups import Group
 from xpo.api.loss import Counts, counts, reduce
-from xpo.compat import EvalLoopOutput
+from xpo.compat import EvalLoopOutput, checkpoint_activations
 from xpo.data.order import MicroBatch, MicroStep, StepData, StepSampler
 from xpo.data.spread import Spread
 from xpo.errors import SettingError
@@ -294,10 +294,7 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers is not f
 
     def checkpoint_activations(self) -> None:
         """Compute activations again for the gradient rather than keep them."""
-        self.args.activation_checkpointing = True
-        self.model.activation_checkpointing_enable(
-            activation_checkpointing_kwargs=self.args.activation_checkpointing_kwargs
-        )
+        checkpoint_activations(self.model, self.args)
         if self.adapters:
             self.model.enable_input_require_grads()
 
