@@ -84,7 +84,7 @@ def test_a_command_line_of_trl(
     ("flag", "message"),
     [
         ("--loss_type ipo", "--loss_type ipo: dpo is loss_type sigmoid"),
-        ("--precompute_ref_log_probs", "--precompute_ref_log_probs cannot be honoured"),
+        ("--sync_ref_model", "--sync_ref_model cannot be honoured"),
         ("--sync_ref_model true", "the reference of a run is frozen"),
         ("--use_liger_kernel", "--use_liger_kernel cannot be honoured"),
         ("--remove_unused_columns false --group_by_length", "--group_by_length cannot be honoured"),

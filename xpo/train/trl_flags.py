@@ -77,13 +77,13 @@ FOREIGN: Mapping[str, Foreign] = {
     ),
     "router_aux_loss_coef": Foreign("the loss is the method's alone, without a load-balancing term", (None, 0, 0.0)),
     "dataset_num_proc": Foreign("rows are prepared in one process; leave the flag out", (None, 1)),
-    "padding_free": Foreign("how rows are laid out for the model is not a setting; leave the flag out", (False,)),
+    "padding_free": Foreign("--layout tree packs rows without padding; leave the flag out", (False, True)),
     "pad_to_multiple_of": Foreign(_PADDING, (None, "auto")),
     "pad_token": Foreign(_PADDING, (None,)),
     "padding_value": Foreign(_PADDING),
     "label_pad_token_id": Foreign(_PADDING, (-100,)),
     "precompute_ref_log_probs": Foreign(
-        "the reference is scored along with the policy; with --use_peft it takes no memory of its own", (False,)
+        "the reference scores a completion once in any case, when it first comes up: see --reference_cache", (False, True)
     ),
     "precompute_ref_batch_size": Foreign("the reference sees the same batches as the policy", (None,)),
     "force_use_ref_model": Foreign("give the other model as --reference_model", (False,)),
