@@ -12,11 +12,19 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._python_dispatch import _disable_current_modes as outside_modes
+    from torch.utils._pytree import tree_leaves
     from transformers.integrations import get_available_reporting_integrations
+    from transformers.quantizers import AutoHfQuantizer
     from transformers.trainer_utils import EvalLoopOutput, get_last_checkpoint
 
 __all__ = [
+    "AutoHfQuantizer",
     "EvalLoopOutput",
+    "FakeTensorMode",
+    "TorchDispatchMode",
     "attending",
     "attention_of",
     "block_mask",
@@ -25,14 +33,21 @@ __all__ = [
     "get_available_reporting_integrations",
     "get_last_checkpoint",
     "no_bars",
+    "outside_modes",
     "quiet",
+    "tree_leaves",
 ]
 
-#: Names that transformers documents but does not export at the top, and where they live.
+#: Names that a library does not export at the top, where they live, and what they are called there if not the same.
 _BORROWED = {
+    "AutoHfQuantizer": "transformers.quantizers",
     "EvalLoopOutput": "transformers.trainer_utils",
     "get_available_reporting_integrations": "transformers.integrations",
     "get_last_checkpoint": "transformers.trainer_utils",
+    "FakeTensorMode": "torch._subclasses.fake_tensor",
+    "TorchDispatchMode": "torch.utils._python_dispatch",
+    "outside_modes": "torch.utils._python_dispatch:_disable_current_modes",
+    "tree_leaves": "torch.utils._pytree",
 }
 
 #: Loggers whose warnings are about their own upkeep, or say what xpo's messages say better.
@@ -64,7 +79,8 @@ def __getattr__(name: str) -> Any:
     # On demand: the command line imports this module before it may import transformers.
     if name not in _BORROWED:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_BORROWED[name]), name)
+    module, _, other = _BORROWED[name].partition(":")
+    return getattr(importlib.import_module(module), other or name)
 
 
 def no_bars() -> None:

@@ -23,7 +23,7 @@ from xpo.models.scoring import Engine, Model, assemble, backbone, forward, inner
 #: Largest difference of a token's log-probability that float32 rounding is taken to explain.
 TOLERANCE = 1e-4
 #: Positions of padded rows that the comparison computes at most, besides the longest group.
-POSITIONS = 4096
+POSITIONS = 2048
 
 
 def choose_engine(model: Model, groups: Sequence[Group], layout: str, device: torch.device) -> tuple[Engine, list[str]]:
@@ -41,7 +41,7 @@ def choose_engine(model: Model, groups: Sequence[Group], layout: str, device: to
     model.eval()
     try:
         with torch.no_grad():
-            few = Batch.of([_short(min(groups, key=attrgetter("length")))], device=device)
+            few = Batch.of([_short(min(groups, key=attrgetter("length")), 1)], device=device)
             reason = _difference(model, few, engine, Engine(padded)) if engine.compact else None
             if reason is not None:
                 lines.append(f"head: the model's own logits, since the compact head differs from them ({reason})")
@@ -103,7 +103,7 @@ def _logps(model: Model, batch: Batch, completions: Tensor, engine: Engine) -> T
 def _checked(groups: Sequence[Group]) -> list[Group]:
     """The longest group, and as many of the first ones as the comparison has room for."""
     longest = max(groups, key=attrgetter("length"))
-    chosen, room = [_short(longest, 4)], POSITIONS
+    chosen, room = [_short(longest, 2)], POSITIONS
     for group in groups:
         room -= len(group.completions) * group.length
         if room < 0:
@@ -121,5 +121,5 @@ def _answered(group: Group) -> Group:
     return replace(group, completions=[Completion(list(ids[:32])), Completion(list(reversed(ids[-24:])))])
 
 
-def _short(group: Group, most: int = 2) -> Group:
+def _short(group: Group, most: int) -> Group:
     return replace(group, completions=list(group.completions[:most]), pairs=[])
