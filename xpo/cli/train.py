@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import textwrap
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -35,10 +36,14 @@ def run(argv: list[str]) -> int:
     ensure_processes(argv)
     # The settings file may set environment variables that the libraries read when they are imported.
     sources = from_argv(argv)
+    from accelerate import PartialState
+
     from xpo.train.flags import settle
     from xpo.train.run import execute
 
     execute(settle(sources))
+    # Ranks leave at different moments, and threads of a group that is still there may then abort a process at its end.
+    atexit.register(PartialState().destroy_process_group)
     return 0
 
 
