@@ -25,6 +25,7 @@ COMMANDS = {
     "algos": "list the methods, or explain one of them",
     "plugins": "list installed plugins, what they bring and what failed",
     "cache": "show or clear cached reference log-probs",
+    "plan": "say what a run would take, before anything is loaded",
 }
 
 _USAGE = """\

@@ -117,7 +117,8 @@ class TrainingArguments(transformers.TrainingArguments):  # type: ignore[misc]  
         if self.bf16 is None:
             self.bf16 = not (self.fp16 or self.use_cpu) and _fast_bf16()
         if self.bf16 and not torch.accelerator.is_available():
-            self.use_cpu = True  # transformers wants to hear that a CPU is meant, and there is nothing else
+            # transformers wants to hear that a CPU is meant, and there is nothing else.
+            object.__setattr__(self, "use_cpu", True)
         super().__post_init__()
         if self.n_gpu > 1:
             # One process would otherwise split its batch over all GPUs, and no loss may see a part of a micro-batch.

@@ -83,7 +83,7 @@ FOREIGN: Mapping[str, Foreign] = {
     "padding_value": Foreign(_PADDING),
     "label_pad_token_id": Foreign(_PADDING, (-100,)),
     "precompute_ref_log_probs": Foreign(
-        "the reference scores a completion once in any case, when it first comes up: see --reference_cache", (False, True)
+        "the reference scores a completion once, when it first comes up: see --reference_cache", (False, True)
     ),
     "precompute_ref_batch_size": Foreign("the reference sees the same batches as the policy", (None,)),
     "force_use_ref_model": Foreign("give the other model as --reference_model", (False,)),
