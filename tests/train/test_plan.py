@@ -267,8 +267,6 @@ def test_the_forecast_rehearses_each_size_once(settings: Callable[..., Settings]
 
 TRAIN = """
 import json, sys
-from xpo.models.heap import steady_heap
-steady_heap()
 import xpo
 from xpo.train.machine import PeakMemory
 xpo.train(**json.loads(sys.argv[1]))

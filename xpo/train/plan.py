@@ -116,8 +116,7 @@ def make_plan(settings: Settings) -> Plan:
 
     size, accumulation = args.per_device_train_batch_size, args.gradient_accumulation_steps
     layouts = {name: _layout(forecast, name, size, accumulation, libraries) for name in LAYOUTS}
-    used = expected_engine(policy.model, settings.run.layout, device).layout
-    phases = forecast.phases(size, accumulation, used)
+    phases = forecast.phases(size, accumulation, forecast.layout)
     most = room(device)
     fits = forecast.fitting(most, libraries)
     return Plan(
@@ -131,7 +130,7 @@ def make_plan(settings: Settings) -> Plan:
             "quantization": policy.quantization,
         },
         reference=_reference(forecast, settings) if algorithm.needs.reference else None,
-        lines=[*material.lines, *_lines(forecast, material, settings, used)],
+        lines=[*material.lines, *_lines(forecast, material, settings)],
         rows=material.rows,
         groups=len(material.train),
         steps={"pass": forecast.work.steps_a_pass, "total": forecast.work.steps},
@@ -141,7 +140,7 @@ def make_plan(settings: Settings) -> Plan:
             "processes": args.world_size,
             "rows_a_step": forecast.work.rows_a_step,
         },
-        layout=used,
+        layout=forecast.layout,
         layouts=layouts,
         saved=1.0 - layouts["tree"].positions / layouts["padded"].positions,
         libraries=libraries,
@@ -157,8 +156,7 @@ def make_plan(settings: Settings) -> Plan:
 def _model(settings: Settings) -> ModelSettings:
     if not settings.testbed_model:
         return settings.model
-    model: ModelSettings = replace(settings.model, model_name_or_path=str(model_path()))  # type: ignore[call-arg]  # a field of trl's
-    return model
+    return replace(settings.model, model_name_or_path=str(model_path()))  # type: ignore[call-arg, no-any-return]  # trl's
 
 
 def _layout(forecast: Forecast, name: str, size: int, accumulation: int, libraries: int) -> LayoutPlan:
@@ -172,19 +170,14 @@ def _reference(forecast: Forecast, settings: Settings) -> str:
     given = settings.source("reference_model")
     if given is not None:
         return f"given model {given if isinstance(given, str) else type(given).__name__}"
-    return {
-        None: "frozen copy of the starting model",
-        "new": "the same model with adapters off",
-        "continued": "frozen copy of the continued adapter",
-    }[forecast.outline.policy.adapter]
+    known = {"new": "the same model with adapters off", "continued": "frozen copy of the continued adapter"}
+    return known.get(forecast.outline.policy.adapter or "", "frozen copy of the starting model")
 
 
-def _lines(forecast: Forecast, material: Material, settings: Settings, used: str) -> list[str]:
+def _lines(forecast: Forecast, material: Material, settings: Settings) -> list[str]:
     lines = [too_long(forecast.outline.policy, material), *forecast.lines]
     if forecast.work.left_out:
         lines.append(f"{forecast.work.left_out} rows a pass are left out: too few remain for the last step")
-    if used != settings.run.layout:
-        lines.append(f"layout: {used}, since trees cannot be used with this model")
     if forecast.sampling is not None:
         lines.append(
             f"an upper bound: {forecast.sampling.samples} completions of every prompt are counted with all "
