@@ -286,7 +286,7 @@ print(PeakMemory().host_bytes())
     ],
 )
 def test_a_run_takes_what_was_planned(algo: str, given: dict[str, Any], tmp_path: Path) -> None:
-    sizes = {"hidden_size": 256, "intermediate_size": 688, "num_hidden_layers": 4, "max_position_embeddings": 1024}
+    sizes = {"hidden_size": 256, "intermediate_size": 688, "num_hidden_layers": 4}
     base = tmp_path / "model"
     tiny.model(vocabulary=8000, **sizes).save_pretrained(base)
     tiny.tokenizer().save_pretrained(base)

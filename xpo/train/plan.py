@@ -156,7 +156,7 @@ def make_plan(settings: Settings) -> Plan:
 def _model(settings: Settings) -> ModelSettings:
     if not settings.testbed_model:
         return settings.model
-    return replace(settings.model, model_name_or_path=str(model_path()))  # type: ignore[call-arg, no-any-return]  # trl's
+    return replace(settings.model, model_name_or_path=str(model_path()))  # type: ignore[call-arg]  # trl's
 
 
 def _layout(forecast: Forecast, name: str, size: int, accumulation: int, libraries: int) -> LayoutPlan:
