@@ -27,8 +27,10 @@ if TYPE_CHECKING:
     from xpo.api.groups import Group as Group
     from xpo.api.hookspecs import Command as Command
     from xpo.api.hookspecs import hookimpl as hookimpl
+    from xpo.api.loss import NLL as NLL
     from xpo.api.loss import Loss as Loss
     from xpo.api.loss import Term as Term
+    from xpo.api.loss import nll as nll
     from xpo.errors import DataError as DataError
     from xpo.errors import FeedbackError as FeedbackError
     from xpo.errors import ModelError as ModelError
@@ -44,7 +46,7 @@ _WORDS = {
     "xpo.api.batch": ("Batch", "Scores"),
     "xpo.api.groups": ("Completion", "Group"),
     "xpo.api.hookspecs": ("Command", "hookimpl"),
-    "xpo.api.loss": ("Loss", "Term"),
+    "xpo.api.loss": ("Loss", "NLL", "Term", "nll"),
     "xpo.errors": ("DataError", "FeedbackError", "ModelError", "PluginError", "SettingError", "XpoError"),
     "xpo.train.record": ("RunRecord",),
 }

@@ -5,8 +5,8 @@ The same look before and after training makes the table at the end of a run.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -36,12 +36,14 @@ class View:
         groups: the held-out prompts, each with the completion the model sampled.
         texts: those completions as text.
         rewards: their rewards; empty without a reward.
+        measured: of a reward model, what its method measures, by name.
     """
 
     logps: list[float]
     groups: list[Group]
     texts: list[str]
     rewards: list[float]
+    measured: Mapping[str, list[float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

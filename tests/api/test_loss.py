@@ -24,14 +24,14 @@ def batch() -> Batch:
 
 def test_counts() -> None:
     assert counts(batch()) == {
-        ("pair", None): 2,
-        ("group", None): 2,
-        ("completion", None): 3,
-        ("token", None): 5,
-        ("completion", "chosen"): 2,
-        ("token", "chosen"): 4,
-        ("completion", "rejected"): 2,
-        ("token", "rejected"): 3,
+        ("pair", None, ""): 2,
+        ("group", None, ""): 2,
+        ("completion", None, ""): 3,
+        ("token", None, ""): 5,
+        ("completion", "chosen", ""): 2,
+        ("token", "chosen", ""): 4,
+        ("completion", "rejected", ""): 2,
+        ("token", "rejected", ""): 3,
     }
     assert counts(replace(batch(), idle=True)) == {}
 

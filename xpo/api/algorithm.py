@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from torch import Tensor
 
@@ -36,12 +36,19 @@ class Needs:
     Attributes:
         reference: log-probabilities of the completions under a frozen reference model.
         vocabulary: full next-token distributions, for ``Scores.over_vocabulary``; they cost a second projection.
+        reference_vocabulary: those of the reference too; it must then be computed at every step, as no cache has them.
+        values: a value model beside the policy, trained with it, for ``Scores.values``.
+        scores: a number for every completion of the data: ``score_chosen`` and ``score_rejected`` of pairs, ``score``
+            (or ``reward``) of labelled completions, where a label alone counts as 1 or 0.
         samples: completions to sample of every prompt, for rollouts.
         least: fewest groups a micro-batch may hold (over all ranks), for losses with batch statistics.
     """
 
     reference: bool = False
     vocabulary: bool = False
+    reference_vocabulary: bool = False
+    values: bool = False
+    scores: bool = False
     samples: int = 0
     least: int = 1
 
@@ -69,16 +76,23 @@ class Algorithm(Generic[ConfigT]):
         paper: where it comes from.
         equation: the loss in one line of plain text.
         data: the kind of data it learns from.
+        model: what it trains: a ``policy``; a ``reward`` model, which reads one number at the end of a completion; or a
+            ``preference`` model, which reads one at the end of two.
         needs: what it asks of the loop; an instance may narrow it by its configuration.
+        extras: further completions of a data row it reads, by their role -> the columns they may stand in.
         Config: the dataclass of its settings.
         metrics: what it logs, with the meaning of each key.
         training: defaults of training arguments its authors recommend for full fine-tuning, such as learning_rate.
         lora_training: the same for adapters, where they differ.
+        raises: what its gradient makes more likely wherever it pulls at all: roles; ``desirable`` of labelled data,
+            ``best`` of a list.
+        lowers: what it makes less likely: roles; ``undesirable``, ``worst``.
         aliases: names other libraries give to fields of ``Config``, accepted as flags: their name -> the field.
         accepts: flags of other libraries that mean nothing here and are taken only with this very value, because that
             value says what the algorithm does anyway.
         golden: losses of a test-vector file this class implements: the file's loss name -> renames of its
-            hyper-parameters and data to fields of ``Config``, roles and columns.
+            hyper-parameters, data and metrics to fields of ``Config``, roles, columns and metrics; ``=field`` -> a value
+            that field has for it.
         functions: helper functions of a test-vector file, by the file's name; called with the case's hyper-parameters
             and data as keywords, they return its outputs.
     """
@@ -88,14 +102,18 @@ class Algorithm(Generic[ConfigT]):
     paper: ClassVar[Paper]
     equation: ClassVar[str]
     data: ClassVar[Kind]
+    model: ClassVar[Literal["policy", "reward", "preference"]] = "policy"
     needs: Needs = Needs()
+    extras: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     Config: type[Any] = Config
     metrics: ClassVar[Mapping[str, str]] = {}
     training: ClassVar[Mapping[str, Any]] = {}
     lora_training: ClassVar[Mapping[str, Any]] = {}
+    raises: ClassVar[tuple[str, ...]] = ()
+    lowers: ClassVar[tuple[str, ...]] = ()
     aliases: ClassVar[Mapping[str, str]] = {}
     accepts: ClassVar[Mapping[str, Any]] = {}
-    golden: ClassVar[Mapping[str, Mapping[str, str]]] = {}
+    golden: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     functions: ClassVar[Mapping[str, Callable[..., Mapping[str, Any]]]] = {}
 
     config: ConfigT
@@ -127,6 +145,10 @@ class Algorithm(Generic[ConfigT]):
     def loss(self, batch: Batch, policy: Scores, reference: Scores | None) -> Loss:
         """The unreduced loss of a micro-batch. Pure: no reduction over items, none over ranks."""
         raise NotImplementedError(f"{type(self).__name__} does not implement loss()")
+
+    def value_at_reference(self, batch: Batch) -> float | None:
+        """The loss of ``batch`` where the policy equals the reference; None where nothing can be said beforehand."""
+        return None
 
     def state_dict(self) -> dict[str, Any]:
         """Running state that belongs in a checkpoint, as JSON values."""

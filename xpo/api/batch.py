@@ -60,6 +60,7 @@ class Batch:
     group_columns: dict[str, Tensor] = field(default_factory=dict)
     reduce: Reduce = _same
     idle: bool = False
+    _parts: dict[str, tuple[Batch, Tensor]] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -115,6 +116,32 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.roles)
+
+    def part(self, name: str) -> tuple[Batch, Tensor]:
+        """What one part of a composed method sees: a batch of its own completions, and their indices in this one.
+
+        The batch itself where there is one method, which is the part without a name.
+        """
+        if name not in self._parts:
+            alone = not name and not any(one.part for group in self.groups for one in group.completions)
+            self._parts[name] = (self, torch.arange(len(self), device=self.mask.device)) if alone else self._part(name)
+        return self._parts[name]
+
+    def _part(self, name: str) -> tuple[Batch, Tensor]:
+        groups: list[Group] = []
+        index: list[int] = []
+        start = 0
+        for group in self.groups:
+            own = [position for position, one in enumerate(group.completions) if one.part == name]
+            if own:
+                place = {position: number for number, position in enumerate(own)}
+                pairs = [(place[a], place[b]) for a, b in group.pairs if a in place and b in place]
+                groups.append(replace(group, completions=[group.completions[p] for p in own], pairs=pairs))
+            index += [start + position for position in own]
+            start += len(group.completions)
+        device, dtype = self.mask.device, self.scores.dtype
+        view = Batch.of(groups, device=device, dtype=dtype, reduce=self.reduce, idle=self.idle)
+        return view, torch.tensor(index, dtype=torch.long, device=device)
 
     @cached_property
     def lengths(self) -> Tensor:
@@ -198,14 +225,19 @@ class Scores:
 
     Attributes:
         logps: (C, T) log-probability of each completion token given the prompt and the tokens before it, in nats;
-            0 where the mask is False.
+            0 where the mask is False. NaN throughout where the model is a reward model, which has none.
         mask: (C, T) the batch's mask.
         distributions: the full distributions behind them, for algorithms that need them.
+        values: (C, T) value of the state before each completion token, read where the token is predicted; 0 where the
+            mask is False. The first is the value of the prompt. For algorithms that need them.
+        rewards: (C,) what a reward model reads at the last token of each completion.
     """
 
     logps: Tensor
     mask: Tensor
     distributions: Distributions | None = None
+    values: Tensor | None = None
+    rewards: Tensor | None = None
 
     def sum(self) -> Tensor:
         """(C,) log-probability of each completion: the sum over its tokens, in float32 at least."""
@@ -222,15 +254,39 @@ class Scores:
 
     def detach(self) -> Scores:
         """The same numbers without gradient."""
-        distributions = None if self.distributions is None else self.distributions.detach()
-        return replace(self, logps=self.logps.detach(), distributions=distributions)
+        return replace(
+            self,
+            logps=self.logps.detach(),
+            distributions=None if self.distributions is None else self.distributions.detach(),
+            values=None if self.values is None else self.values.detach(),
+            rewards=None if self.rewards is None else self.rewards.detach(),
+        )
 
-    def over_vocabulary(self, statistic: Callable[..., Tensor], *others: Scores) -> Tensor:
+    def at(self, completions: Tensor) -> Scores:
+        """The scores of some completions, by their (m,) indices, as wide as the longest of them."""
+        mask = self.mask[completions]
+        width = int(mask.sum(-1).max()) if mask.numel() else 0
+        distributions = self.distributions
+        if distributions is not None:
+            places = self.mask.flatten().cumsum(0).reshape(self.mask.shape) - 1
+            distributions = distributions.at(places[completions][mask])
+        return Scores(
+            self.logps[completions][:, :width],
+            mask[:, :width],
+            distributions,
+            None if self.values is None else self.values[completions][:, :width],
+            None if self.rewards is None else self.rewards[completions],
+        )
+
+    def over_vocabulary(
+        self, statistic: Callable[..., Tensor], *others: Scores, beside: Sequence[Tensor] = ()
+    ) -> Tensor:
         """(C, T) a statistic of the full distribution at every token; 0 where the mask is False.
 
         Args:
             statistic: (m, V) log-probabilities of this model, and of each of the ``others``, to (m,) values.
             others: what other models say about the same batch, such as the reference.
+            beside: (C, T) tensors, such as token ids, of which the statistic gets (m,) parts as its last arguments.
 
         Raises:
             PluginError: the distributions were not asked for, with ``Needs(vocabulary=True)``.
@@ -239,7 +295,7 @@ class Scores:
         known = [distributions for distributions in found if distributions is not None]
         if len(known) < len(found):
             raise PluginError("full distributions are there for algorithms that declare Needs(vocabulary=True)")
-        values = known[0].over(statistic, *known[1:])
+        values = known[0].over(statistic, *known[1:], beside=[tensor[self.mask] for tensor in beside])
         return torch.zeros(self.mask.shape, dtype=values.dtype, device=values.device).masked_scatter(self.mask, values)
 
     def entropies(self) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from xpo.api.batch import Batch
+from xpo.api.batch import Batch, Scores
 from xpo.errors import PluginError
 
 Level = Literal["pair", "completion", "token", "group"]
@@ -25,17 +25,19 @@ class Term:
     Attributes:
         values: ``pair``: (P,); ``completion``: (n,); ``token``: (n, T), masked by the loop; ``group``: (G,).
         level: what one value belongs to.
-        over: role whose n completions (or their tokens) the values are about, in the order of ``batch.where(over)``;
-            None means every trainable completion.
+        over: role, or several, whose n completions (or their tokens) the values are about, in the order of
+            ``batch.where(...)``; None means every trainable completion.
         weight: factor of the term in the loss.
         name: how the term is logged (``loss/<name>``) when a loss has several.
+        part: the part of a composed method whose items it counts: see ``Batch.part``.
     """
 
     values: Tensor
     level: Level
-    over: str | None = None
+    over: str | tuple[str, ...] | None = None
     weight: float = 1.0
     name: str = "preference"
+    part: str = ""
 
 
 @dataclass(frozen=True)
@@ -52,23 +54,58 @@ class Loss:
     metrics: Mapping[str, Tensor] = field(default_factory=dict)
 
 
-Counts = dict[tuple[str, str | None], float]
+#: How a negative log-likelihood is averaged: over the tokens of the step, or over sequences of their mean or sum.
+NLL = ("token", "sequence", "sum")
 
 
-def selected(batch: Batch, over: str | None) -> Tensor:
+def nll(
+    batch: Batch,
+    policy: Scores,
+    over: str | tuple[str, ...],
+    *,
+    weight: float = 1.0,
+    per: str = "token",
+    name: str = "nll",
+) -> tuple[Term, Tensor]:
+    """Negative log-likelihood of the completions of a role: the term, and what to log of it as a metric.
+
+    Args:
+        over: the role, or several.
+        per: ``token``: the mean over all their tokens in the step; ``sequence``: over completions, of the mean over
+            their tokens; ``sum``: over completions, of the sum over their tokens.
+    """
+    index = selected(batch, over)
+    if per == "token":
+        values = -policy.logps[index]
+        return Term(values, "token", over, weight, name), values[batch.mask[index]].detach()
+    values = -(policy.mean() if per == "sequence" else policy.sum())[index]
+    return Term(values, "completion", over, weight, name), values.detach()
+
+
+#: (level, role, part) -> number of items.
+Counts = dict[tuple[str, str | None, str], float]
+
+
+def selected(batch: Batch, over: str | tuple[str, ...] | None) -> Tensor:
     """Indices of the completions that a term over ``over`` is about."""
-    return batch.trainable.nonzero().flatten() if over is None else batch.where(over)
+    if over is None:
+        return batch.trainable.nonzero().flatten()
+    return batch.where(over) if isinstance(over, str) else batch.where(*over)
 
 
 def counts(batch: Batch) -> Counts:
-    """Number of items of every level, for all trainable completions (role None) and for each role."""
+    """Number of items of every level and part, for all trainable completions (role None) and for each role."""
     if batch.idle:
         return {}
-    found: Counts = {("pair", None): float(batch.chosen.numel()), ("group", None): float(len(batch.groups))}
-    for role in (None, *sorted(set(batch.roles))):
-        index = selected(batch, role)
-        found["completion", role] = float(index.numel())
-        found["token", role] = float(batch.lengths[index].sum())
+    found: Counts = {}
+    for part in sorted({"", *(one.part for group in batch.groups for one in group.completions)}):
+        view, _ = batch.part(part)
+        found["pair", None, part] = float(view.chosen.numel())
+        found["group", None, part] = float(len(view.groups))
+        for role in (None, *sorted(set(view.roles))):
+            index = selected(view, role)
+            found["completion", role, part] = float(index.numel())
+            found["token", role, part] = float(view.lengths[index].sum())
     return found
 
 
@@ -83,8 +120,10 @@ def reduce(loss: Loss, batch: Batch, totals: Counts) -> tuple[Tensor, dict[str, 
     """
     shares: dict[str, Tensor] = {}
     for term in loss.terms:
-        values = _masked(term, batch)
-        share = term.weight * values.sum() / max(totals.get((term.level, term.over), 0.0), 1.0)
+        values = _masked(term, batch.part(term.part)[0])
+        roles = term.over if isinstance(term.over, tuple) else (term.over,)
+        count = sum(totals.get((term.level, role, term.part), 0.0) for role in roles)
+        share = term.weight * values.sum() / max(count, 1.0)
         if batch.idle:
             share = share * 0.0
         shares[term.name] = shares[term.name] + share if term.name in shares else share

@@ -28,26 +28,34 @@ class Distributions:
     states: Tensor
     project: Callable[[Tensor], Tensor]
 
-    def over(self, statistic: Callable[..., Tensor], *others: Distributions) -> Tensor:
+    def over(self, statistic: Callable[..., Tensor], *others: Distributions, beside: Sequence[Tensor] = ()) -> Tensor:
         """(n,) values of ``statistic``, a function of (m, V) log-probabilities, one argument for each model.
 
         The logits are computed again for the gradient rather than kept.
+
+        Args:
+            beside: (n,) tensors of which the statistic gets (m,) parts as its last arguments.
         """
         models = (self, *others)
 
-        def run(*states: Tensor) -> Tensor:
-            logps = [model.project(part).log_softmax(-1) for model, part in zip(models, states, strict=True)]
-            return statistic(*logps)
+        def run(*parts: Tensor) -> Tensor:
+            logps = [model.project(part).log_softmax(-1) for model, part in zip(models, parts, strict=False)]
+            return statistic(*logps, *parts[len(models) :])
 
+        tensors = (*(model.states for model in models), *beside)
         found = [
             checkpoint(run, *parts, use_reentrant=False, preserve_rng_state=False)
-            for parts in zip(*(torch.split(model.states, TILE) for model in models), strict=True)
+            for parts in zip(*(torch.split(tensor, TILE) for tensor in tensors), strict=True)
         ]
         return torch.cat(found) if found else self.states.new_zeros(0)
 
     def detach(self) -> Distributions:
         """The same without gradient."""
         return Distributions(self.states.detach(), self.project)
+
+    def at(self, places: Tensor) -> Distributions:
+        """Those of some tokens, by their (m,) indices among the n."""
+        return Distributions(self.states[places], self.project)
 
     @classmethod
     def merged(cls, parts: Sequence[tuple[Tensor, Distributions]]) -> Distributions:

@@ -86,7 +86,8 @@ def _section(title: str, slots: Mapping[str, Slot]) -> str:
         about = " ".join(str(slot.field.metadata.get("help", "")).replace("%%", "%").split())
         default = _shown(slot.default)
         about = f"{about.rstrip('.')} [{default}]" if default else about
-        lines += textwrap.wrap(about or "-", 110, initial_indent=f"  --{name:<24} ", subsequent_indent=" " * 29)
+        flag = slot.field.metadata.get("flag", name)
+        lines += textwrap.wrap(about or "-", 110, initial_indent=f"  --{flag:<24} ", subsequent_indent=" " * 29)
     return "\n".join(lines) + "\n"
 
 

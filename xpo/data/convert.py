@@ -22,6 +22,7 @@ def convert(
     counts: Counts,
     *,
     pairing: Pairing = "best_worst",
+    scored: bool = False,
     origin: str = "The data",
 ) -> tuple[list[Row], str | None]:
     """The rows as data of the kind ``want``, and one sentence on what was done; None when nothing was.
@@ -32,17 +33,24 @@ def convert(
         want: what the algorithm learns from.
         counts: counts rows that fall away in ``identical``, ``tied`` and ``merged``.
         pairing: how lists become pairs.
+        scored: give labelled completions a number too; then they can be made of lists.
         origin: what messages call the data.
     """
     if have == want:
         return rows, None
+    if want == "demonstrations" and have == "rollouts":
+        raise DataError(f"{origin} has prompts and no completions to learn. Columns needed: {COLUMNS[want]}.")
     if want == "rollouts":
         return _prompts(rows, counts), "Only the prompts of the data are used, each once."
+    if want == "demonstrations":
+        return _demonstrations(rows), _DEMONSTRATED[have]
     if (have, want) == ("lists", "pairs"):
         make = {"best_worst": _best_worst, "all": _all_pairs}[pairing]
         return _paired(rows, make, counts), _PAIRED[pairing]
     if (have, want) == ("pairs", "labels"):
-        return [row for pair in rows for row in _labels(pair)], _LABELLED
+        return [row for pair in rows for row in _labels(pair, scored)], _LABELLED
+    if (have, want) == ("lists", "labels") and scored:
+        return [row for several in rows for row in _apart(several)], "Each list became its completions, with scores."
     if (have, want) == ("pairs", "lists"):
         return [_list(row) for row in rows], "Each pair became a list of two: chosen scores 1, rejected 0."
     there = list(dict.fromkeys(name for row in rows for name in row.source))
@@ -52,6 +60,12 @@ def convert(
     )
 
 
+_DEMONSTRATED = {
+    "pairs": "Of each pair the chosen completion is learned.",
+    "lists": "Of each list the best completion is learned.",
+    "labels": "Desirable completions are learned; undesirable ones are left out.",
+    "forget": "Completions to retain are learned; those to forget are left out.",
+}
 _LABELLED = "Each pair became two labelled completions: chosen is desirable, rejected is not."
 _PAIRED = {
     "best_worst": "Each list became one pair: its best completion against its worst.",
@@ -70,11 +84,27 @@ def _prompts(rows: list[Row], counts: Counts) -> list[Row]:
     return list(found.values())
 
 
-def _labels(row: Row) -> list[Row]:
-    return [
-        replace(row, answers=[Answer(answer.content, label=answer.role == "chosen")], pairs=[], columns={})
-        for answer in row.answers
-    ]
+def _demonstrations(rows: list[Row]) -> list[Row]:
+    found = []
+    for row in rows:
+        worth = [one for one in row.answers if one.label is not False and one.role not in ("rejected", "forget")]
+        if worth:
+            best = max(worth, key=lambda one: one.score if one.score is not None else 0.0)
+            found.append(replace(row, answers=[Answer(best.content)], pairs=[], columns={}))
+    return found
+
+
+def _labels(row: Row, scored: bool) -> list[Row]:
+    found = []
+    for answer in row.answers:
+        label = answer.role == "chosen"
+        labelled = Answer(answer.content, label=label, score=float(label) if scored else None)
+        found.append(replace(row, answers=[labelled], pairs=[], columns={}))
+    return found
+
+
+def _apart(row: Row) -> list[Row]:
+    return [replace(row, answers=[answer], pairs=[], columns={}) for answer in row.answers]
 
 
 def _list(row: Row) -> Row:

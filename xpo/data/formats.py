@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from trl import extract_prompt
@@ -22,11 +22,20 @@ _MARKS: Mapping[Kind, frozenset[str]] = {
     "forget": frozenset({"prompt", "completion", "split"}),
     "rollouts": frozenset({"prompt"}),
 }
+#: Columns of which one says how good a completion is, where numbers are asked for.
+_NUMBERS = ("score", "reward")
+#: Columns of data for language modelling, which holds demonstrations.
+_MODELLING = ("messages", "conversations", "text")
 _SIDES = {"forget": "forget", "retain": "retain", True: "forget", False: "retain"}
 
 
 def detect(
-    columns: Collection[str], *, want: Kind | None = None, forget_column: str | None = None, origin: str = "The data"
+    columns: Collection[str],
+    *,
+    want: Kind | None = None,
+    forget_column: str | None = None,
+    scored: bool = False,
+    origin: str = "The data",
 ) -> Kind:
     """The kind of data that has ``columns``.
 
@@ -34,9 +43,12 @@ def detect(
         columns: names of the columns.
         want: taken when the columns allow it, for data that is of several kinds at once.
         forget_column: the column that says what to forget, when it is not called ``split``.
+        scored: take a number in place of a label.
         origin: what messages call the data.
     """
     there = set(columns)
+    if want == "labels" and scored and {"prompt", "completion"} <= there and there & {*_NUMBERS, "label"}:
+        return "labels"
     if forget_column is not None:
         if forget_column not in there:
             raise DataError(f"{origin} has no column '{forget_column}'; it has {_names(columns)}")
@@ -45,6 +57,10 @@ def detect(
     fitting = [kind for kind, marks in _MARKS.items() if marks <= there]
     if want in fitting:
         return want
+    if want == "demonstrations" and (
+        there & set(_MODELLING) or ("completion" in there and fitting in (["rollouts"], []))
+    ):
+        return "demonstrations"
     if "completion" in there and fitting == ["rollouts"]:
         maybe = [name for name in columns if name.startswith("split")]
         hint = f" Columns that may say what to forget: {', '.join(maybe)}." if maybe else ""
@@ -54,7 +70,7 @@ def detect(
         )
     if fitting:
         return fitting[0]
-    if there & {"messages", "conversations", "text"}:
+    if there & set(_MODELLING):
         raise DataError(
             f"{origin} is for language modelling ({_names(columns)}): it says nothing about which completion "
             f"is better. {_wanted(want)}"
@@ -62,7 +78,15 @@ def detect(
     raise DataError(f"{origin} has the columns {_names(columns)}, which is no kind of preference data. {_wanted(want)}")
 
 
-def canonical(rows: Rows, kind: Kind, counts: Counts, *, forget_column: str | None = None) -> list[Row]:
+def canonical(
+    rows: Rows,
+    kind: Kind,
+    counts: Counts,
+    *,
+    forget_column: str | None = None,
+    extras: Mapping[str, Sequence[str]] | None = None,
+    scored: bool = False,
+) -> list[Row]:
     """Every row checked and in one form; pairs of one and the same completion are dropped and counted.
 
     Args:
@@ -70,11 +94,14 @@ def canonical(rows: Rows, kind: Kind, counts: Counts, *, forget_column: str | No
         kind: what it is, from :func:`detect`.
         counts: counts ``rows``, ``identical`` and ``duplicates`` there.
         forget_column: the column that says what to forget, when it is not called ``split``.
+        extras: further completions to read of pairs, by role -> the columns they may stand in.
+        scored: every completion of pairs and labels must have a number.
     """
     read: dict[Kind, Callable[[Mapping[str, Any], str], Row | None]] = {
-        "pairs": _pair,
+        "pairs": lambda row, place: _pair(row, place, extras or {}, scored),
         "lists": _list,
-        "labels": _labelled,
+        "labels": lambda row, place: _labelled(row, place, scored),
+        "demonstrations": _demonstrated,
         "forget": lambda row, place: _forget(row, place, forget_column or "split"),
         "rollouts": lambda row, place: Row(_prompt(row, place)),
     }
@@ -96,7 +123,7 @@ def canonical(rows: Rows, kind: Kind, counts: Counts, *, forget_column: str | No
     return found
 
 
-def _pair(row: Mapping[str, Any], place: str) -> Row | None:
+def _pair(row: Mapping[str, Any], place: str, extras: Mapping[str, Sequence[str]], scored: bool) -> Row | None:
     chosen, rejected = _cell(row, "chosen", place), _cell(row, "rejected", place)
     prompt: Content
     if _implicit(row, chosen, rejected):
@@ -127,6 +154,15 @@ def _pair(row: Mapping[str, Any], place: str) -> Row | None:
     ]
     if answers[0].content == answers[1].content:
         return None
+    for answer in answers if scored else ():
+        if answer.score is None:
+            raise content.refuse(
+                place, f"score_{answer.role}", "is missing", "the method needs a number for every completion"
+            )
+    for role, columns in extras.items():
+        there = [column for column in columns if row.get(column) is not None]
+        if there:
+            answers.append(Answer(content.answer(row[there[0]], prompt, there[0], place), role))
     margin = _optional(row, place, "margin")
     return Row(prompt, answers, [(0, 1)], columns={} if margin is None else {"margin": margin})
 
@@ -164,10 +200,30 @@ def _list(row: Mapping[str, Any], place: str) -> Row:
     )
 
 
-def _labelled(row: Mapping[str, Any], place: str) -> Row:
+def _labelled(row: Mapping[str, Any], place: str, scored: bool) -> Row:
     prompt = _prompt(row, place)
     completion = content.answer(_cell(row, "completion", place), prompt, "completion", place)
-    return Row(prompt, [Answer(completion, label=content.label(_cell(row, "label", place), "label", place))])
+    score = _optional(row, place, *_NUMBERS) if scored else None
+    if score is not None and row.get("label") is None:
+        return Row(prompt, [Answer(completion, score=score)])
+    label = content.label(_cell(row, "label", place), "label", place)
+    return Row(prompt, [Answer(completion, label=label, score=float(label) if scored and score is None else score)])
+
+
+def _demonstrated(row: Mapping[str, Any], place: str) -> Row:
+    """A prompt with its completion; a conversation, whose last turn is the completion; or plain text, all of it."""
+    column = next((name for name in _MODELLING if name in row and "completion" not in row), None)
+    if column is None:
+        prompt = _prompt(row, place)
+        return Row(prompt, [Answer(content.answer(_cell(row, "completion", place), prompt, "completion", place))])
+    said = content.content(row[column], column, place)
+    if isinstance(said, str):
+        return Row("", [Answer(said)])
+    if len(said) < 2 or said[-1]["role"] != "assistant":
+        raise content.refuse(
+            place, column, "does not end with what the assistant says to somebody", "end it with an assistant message"
+        )
+    return Row(said[:-1], [Answer(said[-1:])])
 
 
 def _forget(row: Mapping[str, Any], place: str, column: str) -> Row:

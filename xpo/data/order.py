@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from torch.utils.data import Dataset, Sampler
 
 from xpo.api.groups import Group
+from xpo.data.beside import Beside
 from xpo.data.spread import Spread, by_length, spread
 from xpo.errors import DataError, PluginError, SettingError
 
@@ -27,12 +28,14 @@ class MicroStep:
         epoch: the epoch.
         rows: indices of the groups of the whole step, over all micro-batches and ranks, in order.
         part: positions in the step of the rows of this part; none when there are fewer rows than ranks.
+        before: rows that all earlier steps took, over all epochs.
     """
 
     step: int
     epoch: int
     rows: tuple[int, ...]
     part: tuple[int, ...]
+    before: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +122,7 @@ class StepSampler(Sampler[list[MicroStep]]):
     def __iter__(self) -> Iterator[list[MicroStep]]:
         order = self.order()
         size = self.micro * self.accumulation
+        before = self.epoch * (self._count - self.left_out)
         for step in range(self.steps):
             rows = tuple(order[step * size : min((step + 1) * size, self._count - self.left_out)])
             parts = self._parts(rows)
@@ -127,7 +131,7 @@ class StepSampler(Sampler[list[MicroStep]]):
                 parts += [()] * (self.accumulation - len(parts))
             for _ in range(self.repeat):
                 for part in parts:
-                    yield [MicroStep(step, self.epoch, rows, part)]
+                    yield [MicroStep(step, self.epoch, rows, part, before + step * size)]
 
     def order(self) -> list[int]:
         """The order of this epoch, the same on every rank."""
@@ -169,33 +173,45 @@ class StepData(Dataset[MicroBatch]):
     Args:
         groups: the data, as the sampler numbers it.
         collate: the algorithm's; gets copies, so that what it adds is gone in the next epoch.
+        beside: rows that ride along, one of each set beside every row; collate sees them after the step's own.
     """
 
-    def __init__(self, groups: Sequence[Group], collate: Callable[[Sequence[Group]], list[Group]]) -> None:
+    def __init__(
+        self,
+        groups: Sequence[Group],
+        collate: Callable[[Sequence[Group]], list[Group]],
+        beside: Sequence[Beside] = (),
+    ) -> None:
         self.groups = groups
         self.collate = collate
-        self._rows: tuple[int, ...] | None = None
-        self._step: list[Group] = []
+        self.beside = beside
+        self._of: tuple[int, tuple[int, ...]] | None = None
+        self._step: list[list[Group]] = []
 
     def __len__(self) -> int:
         return len(self.groups)
 
     def __getitem__(self, micro: MicroStep) -> MicroBatch:
         # The micro-batches of a step come one after the other, and collate sees all of it each time.
-        if micro.rows != self._rows:
-            self._step = self._collated(micro.rows)
-            self._rows = micro.rows
-        idle = not micro.part
-        return MicroBatch([self._step[position] for position in micro.part or (0,)], idle, micro)
+        if (micro.before, micro.rows) != self._of:
+            self._step = self._collated(micro)
+            self._of = micro.before, micro.rows
+        groups = [group for position in micro.part or (0,) for group in self._step[position]]
+        return MicroBatch(groups, not micro.part, micro)
 
-    def _collated(self, rows: tuple[int, ...]) -> list[Group]:
-        groups = self.collate([_copy(self.groups[row]) for row in rows])
-        if len(groups) != len(rows):
+    def _collated(self, micro: MicroStep) -> list[list[Group]]:
+        """For every row of the step its group and those that ride beside it."""
+        count = len(micro.rows)
+        given = [self.groups[row] for row in micro.rows]
+        for rows in self.beside:
+            given += [rows.at(micro.before + position) for position in range(count)]
+        groups = self.collate([_copy(group) for group in given])
+        if len(groups) != len(given):
             raise PluginError(
-                f"collate() got the {len(rows)} groups of a step and returned {len(groups)}; it must return as many, "
+                f"collate() got the {len(given)} groups of a step and returned {len(groups)}; it must return as many, "
                 f"in the same order (it may change their completions)"
             )
-        return groups
+        return [groups[position::count] for position in range(count)]
 
 
 def single(batch: list[MicroBatch]) -> MicroBatch:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
@@ -45,12 +46,21 @@ def prepare(
     max_prompt_length: int | None = None,
     pairing: Pairing = "best_worst",
     forget_column: str | None = None,
+    extras: Mapping[str, Sequence[str]] | None = None,
+    scored: bool = False,
 ) -> Prepared:
     """The rows as groups of the kind ``want``; see the modules for each step and its arguments."""
     counts = Counts()
-    have = detect(rows.columns, want=want, forget_column=forget_column, origin=rows.origin)
-    found = canonical(rows, have, counts, forget_column=forget_column)
-    found, conversion = convert(found, have, want, counts, pairing=pairing, origin=rows.origin)
+    have = detect(rows.columns, want=want, forget_column=forget_column, scored=scored, origin=rows.origin)
+    found = canonical(
+        rows,
+        have,
+        counts,
+        forget_column=forget_column,
+        extras=extras,
+        scored=scored and have == want,  # what is made of another kind is given its numbers below
+    )
+    found, conversion = convert(found, have, want, counts, pairing=pairing, scored=scored, origin=rows.origin)
     groups, _ = tokenize(found, tokenizer, max_length=max_length, max_prompt_length=max_prompt_length, counts=counts)
     if not groups:
         raise DataError(f"{rows.origin}: no row is left to learn from. {'; '.join(counts.lines())}.")

@@ -17,6 +17,7 @@ from trl import ModelConfig
 from xpo.api.groups import Completion, Group
 from xpo.errors import FeedbackError, SettingError, did_you_mean
 from xpo.models.load import load_classifier
+from xpo.models.zero import Zero
 
 RewardFunction = Callable[..., Sequence[float | None]]
 Message = Mapping[str, str]
@@ -123,7 +124,7 @@ def _find(
             "give module:function, file.py:function, or a sequence-classification model"
         )
     model, tokenizer = load_classifier(spec, config)
-    return Reward(Path(spec).name, _ModelReward(model, tokenizer), weight)
+    return Reward(Path(spec).name, _ModelReward(model, tokenizer, zero=Zero.beside(spec)), weight)
 
 
 def _import(module: str, function: str) -> RewardFunction:
@@ -145,10 +146,19 @@ def _import(module: str, function: str) -> RewardFunction:
 
 
 class _ModelReward:
-    """A sequence-classification model as a reward function: its score of prompt and completion, at the last token."""
+    """A sequence-classification model as a reward function: its score of prompt and completion, at the last token.
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: int = 32) -> None:
-        self.model, self.tokenizer, self.rows = model, tokenizer, rows
+    One that was trained here has a zero of its own and read texts that end, as completions do.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        rows: int = 32,
+        zero: Zero | None = None,
+    ) -> None:
+        self.model, self.tokenizer, self.rows, self.zero = model, tokenizer, rows, zero
 
     @torch.no_grad()
     def __call__(self, prompts: Sequence[Any], completions: Sequence[Any], **_: Any) -> list[float]:
@@ -168,11 +178,11 @@ class _ModelReward:
             device = self.model.device
             logits = self.model(input_ids=input_ids.to(device), attention_mask=mask.to(device)).logits
             scores.extend(logits[:, 0].float().tolist())
-        return scores
+        return scores if self.zero is None else [score - self.zero.bias for score in scores]
 
     def _text(self, prompt: Any, completion: Any) -> str:
         if isinstance(prompt, str):
-            return f"{prompt}{completion}"
+            return f"{prompt}{completion}" + ("" if self.zero is None else str(self.tokenizer.eos_token or ""))
         if self.tokenizer.chat_template is None:
             raise FeedbackError("the reward model's tokenizer has no chat template, but the prompts are conversations")
         return str(self.tokenizer.apply_chat_template([*prompt, *completion], tokenize=False))

@@ -78,26 +78,28 @@ def reach(model: Model) -> float:
 def _difference(model: Model, batch: Batch, one: Engine, other: Engine) -> str | None:
     """How two ways of computing differ, in words; None when rounding explains it."""
     everything = torch.arange(len(batch), device=batch.mask.device)
-    expected = _logps(model, batch, everything, other)
+    expected = _said(model, batch, everything, other)
     try:
-        found = _logps(model, batch, everything, one)
+        found = _said(model, batch, everything, one)
     except Exception as error:  # a model may refuse what it was not made for in any way it likes
         return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"
-    differences = (found - expected).abs()[batch.mask]
+    differences = (found - expected).abs()
     largest = float(differences.max()) if differences.numel() else 0.0
     if largest <= TOLERANCE:
         return None
     # Numbers of fewer digits differ by more. How much is seen when rows are computed one at a time, which changes
     # nothing but the order of sums.
-    alone = [_logps(model, batch, index[None], other) for index in everything]
-    noise = (torch.stack(alone).sum(0) - expected).abs()[batch.mask]
+    alone = [_said(model, batch, index[None], other) for index in everything]
+    noise = (torch.stack(alone).sum(0) - expected).abs()
     if largest <= 8.0 * float(noise.max()) and float(differences.mean()) <= 3.0 * float(noise.mean()):
         return None
     return f"log-probabilities differ by up to {largest:.1g}"
 
 
-def _logps(model: Model, batch: Batch, completions: Tensor, engine: Engine) -> Tensor:
-    return assemble(batch, [forward(model, batch, completions, engine)]).logps.double()
+def _said(model: Model, batch: Batch, completions: Tensor, engine: Engine) -> Tensor:
+    """What a model says about some completions, in a row: log-probabilities, or rewards; 0 of the others."""
+    scores = assemble(batch, [forward(model, batch, completions, engine)])
+    return (scores.logps[batch.mask] if scores.rewards is None else scores.rewards).double()
 
 
 def _checked(groups: Sequence[Group]) -> list[Group]:

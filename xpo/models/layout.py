@@ -7,8 +7,9 @@ Masks come from lengths and positions, so a padding token that equals EOS does n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -32,6 +33,7 @@ class Layout:
         ends: (R, L) in a tree the last column of what continues each token; None for padded rows, which are causal.
         completion, token: (n,) which completion of the batch, and which of its tokens, is predicted ...
         source: (n,) ... at which position, counted through all rows.
+        last: (m, 2) which completion, and the position of its last token; only where rows hold ``whole`` completions.
     """
 
     input_ids: Tensor
@@ -41,6 +43,7 @@ class Layout:
     completion: Tensor
     token: Tensor
     source: Tensor
+    last: Tensor | None = None
 
     def visible(self, window: int | None = None, chunk: int | None = None) -> Tensor:
         """(R, L, L) whether the token of the second index is seen from that of the first; for trees.
@@ -91,16 +94,22 @@ def sees(
     return seen
 
 
-Arrange = Callable[[Batch, Tensor], Layout]
+class Arrange(Protocol):
+    """Lays out some completions of a batch.
+
+    The last token of a completion predicts nothing that is asked for: it is in the rows of ``whole`` completions only.
+    """
+
+    def __call__(self, batch: Batch, completions: Tensor, whole: bool = False) -> Layout: ...
 
 
-def padded(batch: Batch, completions: Tensor) -> Layout:
+def padded(batch: Batch, completions: Tensor, whole: bool = False) -> Layout:
     """One row for each of the ``completions`` (indices into the batch): prompt, completion, padding on the right."""
-    made = _Builder()
-    for index, prompt, ids in _chosen(batch, completions):
+    made = _Builder(whole)
+    for index, prompt, after, ids in _chosen(batch, completions):
         made.row()
-        made.prompt(prompt)
-        made.branches([(ids, index)])
+        made.prompt(prompt[:after])
+        made.branches([(ids, index, 0)])
     return made.layout(batch, tree=False)
 
 
@@ -115,14 +124,14 @@ class Tree:
 
     reach: float = 4096.0
 
-    def __call__(self, batch: Batch, completions: Tensor) -> Layout:
+    def __call__(self, batch: Batch, completions: Tensor, whole: bool = False) -> Layout:
         """Rows for the ``completions`` (indices into the batch); those with one prompt share it."""
-        trees: dict[tuple[int, ...], list[tuple[list[int], int]]] = {}
-        for index, prompt, ids in _chosen(batch, completions):
-            trees.setdefault(tuple(prompt), []).append((ids, index))
-        items = list(trees.items())
-        sizes = [len(stem) + _branch_size(branches) for stem, branches in items]
-        made = _Builder()
+        prompts: dict[tuple[int, ...], list[tuple[int, list[int], int]]] = {}
+        for index, prompt, after, ids in _chosen(batch, completions):
+            prompts.setdefault(tuple(prompt), []).append((after, ids, index))
+        items = [_rooted(prompt, answers) for prompt, answers in prompts.items()]
+        sizes = [len(stem) + _branch_size(branches, whole) for stem, branches in items]
+        made = _Builder(whole)
         for bin_ in pack(sizes, self.reach):
             made.row()
             for number in bin_:
@@ -163,10 +172,12 @@ def pack(sizes: Sequence[int], reach: float) -> list[list[int]]:
 class _Builder:
     """Collects rows token by token: ids, positions, ends, and what each position predicts."""
 
+    whole: bool
     ids: list[list[int]] = field(default_factory=list)
     positions: list[list[int]] = field(default_factory=list)
     ends: list[list[int]] = field(default_factory=list)
     predicted: list[tuple[int, int, int, int]] = field(default_factory=list)  # completion, token, row, column
+    last: list[tuple[int, int, int]] = field(default_factory=list)  # completion, row, column
     start: int = 0  # column of the last prompt's first token
 
     def row(self) -> None:
@@ -179,16 +190,16 @@ class _Builder:
         self.positions[-1].extend(range(len(ids)))
         self.ends[-1].extend([0] * len(ids))
 
-    def branches(self, branches: Sequence[tuple[list[int], int]]) -> None:
-        """Completions of the last prompt. The last token of each predicts nothing and is left out."""
+    def branches(self, branches: Sequence[Branch]) -> None:
+        """Completions of the last prompt."""
         row, ids, positions, ends = len(self.ids) - 1, self.ids[-1], self.positions[-1], self.ends[-1]
         path: list[int] = []  # columns of the branch in hand
         before: list[int] = []
         depth = len(ids) - self.start
         trunk = len(ids) - 1
         # In sorted order each branch leaves the one before it, and what continues a token follows it without a gap.
-        for tokens, completion in sorted(branches):
-            inputs = tokens[:-1]
+        for tokens, completion, skipped in sorted(branches):
+            inputs = tokens if self.whole else tokens[:-1]
             common = _common(before, inputs)
             for column in path[common:]:
                 ends[column] = len(ids) - 1
@@ -197,8 +208,9 @@ class _Builder:
             ids.extend(inputs[common:])
             positions.extend(range(depth + common, depth + len(inputs)))
             ends.extend([0] * (len(inputs) - common))
-            places = [trunk, *path][: len(tokens)]
+            places = [trunk, *path][skipped : len(tokens)]
             self.predicted.extend((completion, token, row, column) for token, column in enumerate(places))
+            self.last.append((completion, row, path[-1] if path else trunk))
             before = inputs
         for column in (*path, *range(self.start, trunk + 1)):
             ends[column] = len(ids) - 1
@@ -216,20 +228,44 @@ class _Builder:
         ends = torch.where(real, tensor(self.ends), torch.arange(width, device=device)) if tree else None
         predicted = torch.tensor(self.predicted, dtype=torch.long, device=device).reshape(-1, 4)
         completion, token, row, column = predicted.unbind(1)
-        return Layout(tensor(self.ids), tensor(self.positions), real, ends, completion, token, row * width + column)
+        last = [(completion, row * width + column) for completion, row, column in self.last]
+        return Layout(
+            tensor(self.ids),
+            tensor(self.positions),
+            real,
+            ends,
+            completion,
+            token,
+            row * width + column,
+            torch.tensor(last, dtype=torch.long, device=device).reshape(-1, 2) if self.whole else None,
+        )
 
 
-def _chosen(batch: Batch, completions: Tensor) -> list[tuple[int, list[int], list[int]]]:
-    """(index, prompt ids, completion ids) of some completions of a batch."""
-    everyone = [(group.prompt_ids, one.ids) for group in batch.groups for one in group.completions]
+#: (tokens, index of the completion, how many of the tokens belong to the prompt and are not predicted).
+Branch = tuple[list[int], int, int]
+
+
+def _chosen(batch: Batch, completions: Tensor) -> list[tuple[int, list[int], int, list[int]]]:
+    """(index, prompt ids, how many of these it continues, completion ids) of some completions of a batch."""
+    everyone = [
+        (group.prompt_ids, len(group.prompt_ids) if one.after is None else one.after, one.ids)
+        for group in batch.groups
+        for one in group.completions
+    ]
     return [(index, *everyone[index]) for index in completions.tolist()]
 
 
-def _branch_size(branches: Sequence[tuple[list[int], int]]) -> int:
+def _rooted(prompt: Sequence[int], answers: Sequence[tuple[int, list[int], int]]) -> tuple[list[int], list[Branch]]:
+    """The part of a prompt that all ``answers`` continue, and their branches, with the rest of the prompt where due."""
+    stem = min(after for after, _, _ in answers)
+    return list(prompt[:stem]), [([*prompt[stem:after], *ids], index, after - stem) for after, ids, index in answers]
+
+
+def _branch_size(branches: Sequence[Branch], whole: bool) -> int:
     size = 0
     before: list[int] = []
-    for tokens, _ in sorted(branches):
-        inputs = tokens[:-1]
+    for tokens, _, _ in sorted(branches):
+        inputs = tokens if whole else tokens[:-1]
         size += len(inputs) - _common(before, inputs)
         before = inputs
     return size

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from transformers import (
 from trl import ModelConfig, get_peft_config, get_quantization_config
 
 from xpo.errors import ModelError, SettingError, XpoError
+from xpo.models.scoring import scalar_head
 
 #: Name under which the starting state of a continued adapter is kept, frozen, as the reference.
 REFERENCE_ADAPTER = "reference"
@@ -55,8 +56,8 @@ def load_tokenizer(config: ModelConfig, chat_template_path: str | None = None) -
     return tokenizer
 
 
-def load_policy(config: ModelConfig, *, training: bool = True) -> Policy:
-    """Load the policy a model configuration describes, ready to train.
+def load_policy(config: ModelConfig, *, training: bool = True, scalar: bool = False) -> Policy:
+    """Load the policy a model configuration describes, ready to train; or a reward model, with a ``scalar`` head.
 
     A directory that holds a PEFT adapter is loaded as that adapter on its base model. ``--use_peft`` continues it;
     its starting state is kept under a second, frozen name, since "adapters off" would be the base, not the start.
@@ -79,7 +80,9 @@ def load_policy(config: ModelConfig, *, training: bool = True) -> Policy:
         kwargs["quantization_config"] = get_quantization_config(config)
         kwargs["device_map"] = {"": _local_device()}
     with _explained(name, "model"):
-        model = AutoModelForCausalLM.from_pretrained(base, **kwargs)
+        model = _scalar(base, kwargs) if scalar else AutoModelForCausalLM.from_pretrained(base, **kwargs)
+    if scalar:
+        config = replace(config, lora_task_type="SEQ_CLS")
     _keep_layout(model)
     if not training:
         if adapter_path is not None:
@@ -100,15 +103,34 @@ def adapt(model: PreTrainedModel | PeftModel, config: ModelConfig) -> Policy:
     return _adapted(model, config, None, None, None)
 
 
+def _scalar(base: str, kwargs: dict[str, Any]) -> PreTrainedModel:
+    """A decoder with a head of one output; a new head draws its weights so that rewards start near 0 and deviate by 1."""
+    model, report = AutoModelForSequenceClassification.from_pretrained(
+        base, num_labels=1, output_loading_info=True, **kwargs
+    )
+    head = scalar_head(model)
+    if head is None:
+        raise ModelError(f"model '{base}' ({type(model).__name__}) has no score at the end of a text to train")
+    if any(key.startswith("score.") for key in report["missing_keys"]):
+        for parameter in head.parameters():
+            torch.nn.init.normal_(parameter, std=(parameter.shape[-1] + 1) ** -0.5)
+    if model.config.pad_token_id is None:  # rows are read where xpo says, but the model itself wants to know
+        model.config.pad_token_id = 0
+    return model
+
+
 def load_classifier(name: str, config: ModelConfig) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load a sequence-classification model with one output, as a reward model, and its tokenizer."""
+    """Load a sequence-classification model with one output, or an adapter that makes one, and its tokenizer."""
     with _explained(name, "reward model"):
-        settings = AutoConfig.from_pretrained(name, trust_remote_code=config.trust_remote_code)
-        if settings.num_labels != 1:
+        base, adapter = _base_of(name)
+        settings = AutoConfig.from_pretrained(base, trust_remote_code=config.trust_remote_code)
+        if adapter is None and settings.num_labels != 1:
             raise ModelError(f"reward model '{name}' has {settings.num_labels} outputs; a reward model has one")
         model = AutoModelForSequenceClassification.from_pretrained(
-            name, trust_remote_code=config.trust_remote_code, dtype=_dtype(config)
+            base, num_labels=1, trust_remote_code=config.trust_remote_code, dtype=_dtype(config)
         )
+        if adapter is not None:
+            model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=config.trust_remote_code)
     return model.eval().requires_grad_(False), tokenizer
 

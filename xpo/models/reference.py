@@ -46,13 +46,20 @@ class Reference:
 
     @torch.no_grad()
     def score(self, batch: Batch, temperature: float = 1.0, vocabulary: bool = False) -> Scores:
-        """Score ``batch`` without gradient and without dropout."""
+        """Score ``batch`` without gradient and without dropout; completions nobody asks about are left out."""
         everything = torch.arange(len(batch), device=batch.mask.device)
+        asked = [one.referenced or vocabulary for group in batch.groups for one in group.completions]
         if self.cache is None or vocabulary or temperature != 1.0:
-            return assemble(batch, [self._compute(batch, everything, temperature)], vocabulary)
-        keys = [key(group.prompt_ids, one.ids) for group in batch.groups for one in group.completions]
+            some = everything[torch.tensor(asked, dtype=torch.bool, device=everything.device)]
+            parts = [self._compute(batch, some, temperature)] if len(some) else []
+            return assemble(batch, parts, vocabulary)
+        keys = [
+            key(group.prompt_ids if one.after is None else group.prompt_ids[: one.after], one.ids)
+            for group in batch.groups
+            for one in group.completions
+        ]
         known = [self.cache.get(name) for name in keys]
-        missing = [number for number, found in enumerate(known) if found is None]
+        missing = [number for number, found in enumerate(known) if found is None and asked[number]]
         parts = [self._compute(batch, everything[missing], temperature)] if missing else []
         logps = assemble(batch, parts).logps
         lengths = batch.lengths.tolist()

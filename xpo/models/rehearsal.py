@@ -17,7 +17,7 @@ from torch import Tensor
 from xpo.api.batch import Batch, Scores
 from xpo.compat import FakeTensorMode, checkpoint_activations, outside_modes
 from xpo.models.hollow import Known, hollow
-from xpo.models.layout import padded
+from xpo.models.layout import Layout, padded
 from xpo.models.load import REFERENCE_ADAPTER, disable_dropout
 from xpo.models.memory import Passes, Sampled, Terms, expected_engine
 from xpo.models.outline import Outline
@@ -213,7 +213,11 @@ def _laid_out(engine: Engine, batch: Batch, completions: Tensor | None) -> Engin
         if layout.ends is not None:
             known["real"] = layout.real.as_subclass(Known)
         layout = replace(layout, **known)
-    return replace(engine, arrange=lambda batch, completions: layout)
+
+    def known_already(batch: Batch, completions: Tensor, whole: bool = False) -> Layout:
+        return layout
+
+    return replace(engine, arrange=known_already)
 
 
 def _divergence(logps: Tensor, *others: Tensor) -> Tensor:

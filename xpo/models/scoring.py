@@ -1,4 +1,4 @@
-"""The one forward: what a causal language model says about the completions of a batch."""
+"""The one forward: what a causal language model, or a reward model, says about the completions of a batch."""
 
 from __future__ import annotations
 
@@ -59,6 +59,8 @@ def score(
 ) -> Scores:
     """Token log-probabilities of all completions of ``batch``, with gradient where a completion is trainable.
 
+    Of a reward model its rewards instead.
+
     Args:
         model: the model to call for completions with gradient; a distributed wrapper where gradients are synchronised.
         engine: how to lay them out and project them.
@@ -79,41 +81,54 @@ def score(
 
 @dataclass(frozen=True)
 class Scored:
-    """Log-probabilities of n completion tokens of a batch.
+    """Log-probabilities of n completion tokens of a batch, or the rewards of n completions.
 
     Attributes:
-        completion, token: (n,) which.
-        logps: (n,) their log-probabilities.
+        completion, token: (n,) which; of rewards there is no ``token``.
+        logps: (n,) their log-probabilities, or the rewards.
         distributions: what they were picked from.
     """
 
     completion: Tensor
-    token: Tensor
+    token: Tensor | None
     logps: Tensor
-    distributions: Distributions
+    distributions: Distributions | None = None
 
 
 def assemble(batch: Batch, parts: list[Scored], vocabulary: bool = False) -> Scores:
     """Scores of a batch from those of its parts; 0 where there is no token."""
     logps = torch.zeros(batch.mask.shape, device=batch.mask.device)
-    for part in parts:
-        logps = logps.to(part.logps.dtype).index_put((part.completion, part.token), part.logps)
-    if not vocabulary:
-        return Scores(logps, batch.mask)
+    if any(part.token is None for part in parts):
+        rewards = logps.new_zeros(len(batch))
+        for part in parts:
+            rewards = rewards.to(part.logps.dtype).index_put((part.completion,), part.logps)
+        return Scores(torch.full_like(logps, float("nan")), batch.mask, rewards=rewards)
+    found = []
     width = batch.mask.shape[1]
-    merged = Distributions.merged([(part.completion * width + part.token, part.distributions) for part in parts])
-    return Scores(logps, batch.mask, merged)
+    for part in parts:
+        assert part.token is not None
+        logps = logps.to(part.logps.dtype).index_put((part.completion, part.token), part.logps)
+        if vocabulary and part.distributions is not None:
+            found.append((part.completion * width + part.token, part.distributions))
+    return Scores(logps, batch.mask, Distributions.merged(found) if found else None)
 
 
 def forward(model: Model, batch: Batch, completions: Tensor, engine: Engine, temperature: float = 1.0) -> Scored:
     """Run ``model`` over some completions of a batch."""
-    layout = engine.arrange(batch, completions)
-    labels = batch.ids[layout.completion, layout.token]
-    head = replace(head_of(model), temperature=temperature)
     inner = innermost(model)
     # What is computed again for the gradient is computed outside, where attention is the model's own.
     along = engine.branches and not checkpoints(inner)
     attention = attending(inner, BRANCHES, branch_attention) if along else nullcontext()
+    scalar = scalar_head(inner)
+    if scalar is not None:
+        layout = engine.arrange(batch, completions, whole=True)
+        assert layout.last is not None
+        with attention:
+            states = _hidden(model, layout)[layout.last[:, 1]]
+        return Scored(layout.last[:, 0], None, scalar(states.to(_dtype(scalar)))[:, 0].float())
+    layout = engine.arrange(batch, completions)
+    labels = batch.ids[layout.completion, layout.token]
+    head = replace(head_of(model), temperature=temperature)
     if engine.compact:
         with attention:
             states = _hidden(model, layout)[layout.source]
@@ -137,7 +152,7 @@ def _hidden(model: Model, layout: Layout) -> Tensor:
 
     hook = backbone(inner).register_forward_hook(catch)
     try:
-        model(**_inputs(inner, layout), logits_to_keep=1)
+        model(**_inputs(inner, layout), **({"logits_to_keep": 1} if keeps_logits(type(inner).forward) else {}))
     finally:
         hook.remove()
     return caught[0].flatten(0, 1)
@@ -176,6 +191,18 @@ def backbone(inner: Model) -> Model:
     model: Any = inner
     found: Any = model.get_decoder() if hasattr(model, "get_decoder") else model.base_model
     return model.model if found is model else found  # type: ignore[no-any-return]  # torch types every attribute
+
+
+def scalar_head(inner: Model) -> Model | None:
+    """What a reward model, a sequence classifier with one output, reads its reward with; None for language models."""
+    if inner.get_output_embeddings() is not None:  # type: ignore[operator]  # torch types every attribute
+        return None
+    head = getattr(inner, "score", None)
+    return head if isinstance(head, torch.nn.Module) else None
+
+
+def _dtype(module: Model) -> torch.dtype:
+    return next(module.parameters()).dtype
 
 
 def head_of(model: Model) -> Head:

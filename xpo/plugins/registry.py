@@ -87,12 +87,26 @@ class Registry:
     def algorithm(self, name: str) -> Entry:
         """The algorithm called ``name``.
 
+        A sum such as ``dpo + 0.2*sft`` is an algorithm too, and upper case and ``-`` for ``_`` are understood.
+
         Raises:
             PluginError: there is none, it was refused, or several packages claim the name.
+            SettingError: the parts of a sum do not go together.
         """
+        if "+" in name or "*" in name:
+            return self._composed(name)
+        alike = name.strip().lower().replace("-", "_")
+        if name not in self.algorithms and alike in self.algorithms:
+            name = alike
         if name not in self.algorithms:
             raise PluginError(self.explain("algorithm", name, self.algorithms, "`xpo algos` lists all of them."))
         return self.algorithms[name]
+
+    def _composed(self, expression: str) -> Entry:
+        from xpo.api.mixture import compose, parse
+
+        parts = [(name, weight, self.algorithm(name)) for name, weight in parse(expression)]
+        return Entry(compose([(name, weight, entry.cls) for name, weight, entry in parts]), parts[0][2].supplier)
 
     def dataset(self, spec: str) -> tuple[DatasetSource, str] | None:
         """The source that ``NAME``, ``NAME:anything`` or ``package:NAME:anything`` means, and the spec to call it with.

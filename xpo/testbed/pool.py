@@ -6,6 +6,7 @@ label: both are computed, so a change of knobs needs no new pool.
 
 import gzip
 import json
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -59,10 +60,12 @@ def rows(kind: str, split: str = "train", knobs: Knobs | None = None) -> list[di
     ========= ========================================================== =========================
     kind      columns                                                    rows
     ========= ========================================================== =========================
-    pairs     prompt, chosen, rejected                                   one a prompt
+    pairs     prompt, chosen, rejected, score_chosen, score_rejected     one a prompt
+              (how likely the labeller is to prefer it), gold (the best)
     labels    prompt, completion, label (bool)                           two a prompt: the pair's
     lists     prompt, completions (list_size), scores (higher is better) one a prompt
     forget    prompt, completion, split ("forget" or "retain")           one a fact and wording
+    demonstrations  prompt, completion: the best                         one a prompt
     prompts   prompt                                                     one a prompt
     ========= ========================================================== =========================
     """
@@ -90,8 +93,30 @@ def _pairs(split: str, knobs: Knobs) -> list[dict[str, Any]]:
         rejected, chosen = sorted(said[:2], key=lambda text: view(prompt, text, knobs))
         if mistaken("pairs", prompt, knobs):
             rejected, chosen = chosen, rejected
-        result.append({"prompt": _user(prompt), "chosen": _assistant(chosen), "rejected": _assistant(rejected)})
+        lead = view(prompt, chosen, knobs) - view(prompt, rejected, knobs)
+        preferred = 1.0 / (1.0 + math.exp(-lead))
+        result.append(
+            {
+                "prompt": _user(prompt),
+                "chosen": _assistant(chosen),
+                "rejected": _assistant(rejected),
+                "score_chosen": preferred,
+                "score_rejected": 1.0 - preferred,
+                "gold": _assistant(_best(prompt, said, knobs)),
+            }
+        )
     return result
+
+
+def _demonstrations(split: str, knobs: Knobs) -> list[dict[str, Any]]:
+    return [
+        {"prompt": _user(prompt), "completion": _assistant(_best(prompt, said, knobs))}
+        for prompt, said in _drawn(split, knobs)
+    ]
+
+
+def _best(prompt: str, said: list[str], knobs: Knobs) -> str:
+    return max(said, key=lambda text: view(prompt, text, knobs))
 
 
 def _labels(split: str, knobs: Knobs) -> list[dict[str, Any]]:
@@ -142,6 +167,7 @@ KINDS: dict[str, Callable[[str, Knobs], list[dict[str, Any]]]] = {
     "labels": _labels,
     "lists": _lists,
     "forget": _forget,
+    "demonstrations": _demonstrations,
     "prompts": _prompts,
 }
 

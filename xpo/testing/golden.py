@@ -1,9 +1,11 @@
 """Run one test vector through the algorithm that implements it: its own ``loss`` and the loop's own reduction.
 
 A loss case is a mapping with ``loss`` (a name the file gives it), ``hyper`` (hyper-parameters), ``policy`` (ragged
-log-probabilities that carry gradient, by role) and ``data`` (what carries none: ``ref_<role>``, labels, scores, further
-columns). A function case has ``kind: "function"`` and no ``policy``. An algorithm claims cases in ``Algorithm.golden``
-and ``Algorithm.functions`` and says there how the file's names map onto its own.
+numbers that carry gradient, by role: log-probabilities, ``<role>_logits``, a reward model's readings, or a value
+model's ``value`` and ``values``) and ``data`` (what carries none: ``ref_<role>``, token ids, labels, scores, further
+columns, and single numbers, which are the state before the step). A function case has ``kind: "function"`` and no
+``policy``. An algorithm claims cases in ``Algorithm.golden`` and ``Algorithm.functions`` and says there how the file's
+names map onto its own.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from xpo.api.algorithm import Algorithm
 from xpo.api.batch import Batch, Scores
 from xpo.api.groups import Completion, Group
 from xpo.api.loss import counts, reduce
+from xpo.api.vocabulary import Distributions
 from xpo.errors import PluginError, did_you_mean
 from xpo.plugins import load
 
@@ -32,6 +35,8 @@ METRICS = {
     "rewards_margin": "rewards/margins",
     "rewards_accuracy": "rewards/accuracies",
 }
+#: What files call a number that says how good a completion is.
+_SCORES = ("score", "scores", "labels", "rewards", "reward")
 
 
 def run_case(case: Case, *, dtype: torch.dtype = torch.float64) -> dict[str, Any]:
@@ -49,14 +54,22 @@ def run_case(case: Case, *, dtype: torch.dtype = torch.float64) -> dict[str, Any
         for provider in _algorithms():
             if name in provider.functions:
                 return {"outputs": dict(provider.functions[name](**case.get("hyper", {}), **case["data"]))}
-    cls = _implementation(name)
+    return run_case_with(_implementation(name), case, dtype=dtype)
+
+
+def run_case_with(cls: type[Algorithm[Any]], case: Case, *, dtype: torch.dtype = torch.float64) -> dict[str, Any]:
+    """Run a test vector that ``cls`` claims through it; see :func:`run_case`."""
+    name = case["loss"]
     names = cls.golden[name]
     hyper = {names.get(key, key): value for key, value in case.get("hyper", {}).items()}
     unknown = sorted(set(hyper) - {f.name for f in fields(cls.Config)})
     if unknown:
         raise PluginError(f"case '{case.get('id', name)}': '{cls.name}' has no setting {', '.join(unknown)}")
-    algorithm: Algorithm[Any] = cls(cls.Config(**hyper))
-    setting = _Setting(case, names, dtype)
+    fixed = {key.removeprefix("="): value for key, value in names.items() if key.startswith("=")}
+    algorithm: Algorithm[Any] = cls(cls.Config(**fixed, **hyper))
+    setting = _Setting(case, names, dtype, reward=cls.model != "policy")
+    if setting.state:
+        algorithm.load_state_dict(setting.state)
     if case.get("kind") == "function":
         return {"outputs": setting.experience(algorithm)}
     return setting.loss(algorithm)
@@ -74,48 +87,77 @@ def _implementation(name: str) -> type[Algorithm[Any]]:
 
 
 class _Setting:
-    """A case turned into groups, with the numbers of both models beside each completion."""
+    """A case turned into groups, with what both models say beside each completion."""
 
-    def __init__(self, case: Case, names: Mapping[str, str], dtype: torch.dtype) -> None:
-        self.case, self.names, self.dtype = case, names, dtype
+    def __init__(self, case: Case, names: Mapping[str, str], dtype: torch.dtype, *, reward: bool) -> None:
+        self.names, self.dtype = names, dtype
         self.data: dict[str, Any] = dict(case["data"])
         self.groups: list[Group] = []
-        self.policy: dict[Place, list[float]] = {}
-        self.reference: dict[Place, list[float]] = {}
-        self.places: dict[str, Any] = {}  # policy key -> places in the nesting of the case
-        for key, values in case.get("policy", {}).items() or self._rollout():
-            self.places[key] = self._add(key, values, self.data.pop(f"ref_{key}", None))
+        #: Kind of number (``logps``, ``logits``, ``values``, ``rewards``) -> what a model says of each completion.
+        self.policy: dict[str, dict[Place, Any]] = {}
+        self.reference: dict[str, dict[Place, Any]] = {}
+        #: Key of the case's policy -> kind of number, and places in the nesting of the case.
+        self.places: dict[str, tuple[str, Any]] = {}
+        given = dict(case.get("policy", {}) or self._rollout())
+        for key in sorted(given, key=lambda key: key in ("value", "values")):
+            self._read(key, given[key], reward)
         for key in [key for key in self.data if key.endswith("_policy")]:
             stem = key.removesuffix("_policy")
-            self._add(stem, self.data.pop(key), self.data.pop(f"{stem}_ref", None), trainable=False)
+            self._add(stem, "logps", self.data.pop(key), self.data.pop(f"{stem}_ref", None), trainable=False)
         self._pair()
+        #: Running state before the step.
+        self.state: dict[str, float] = {}
+        for key in [key for key, value in self.data.items() if not isinstance(value, Sequence)]:
+            self.state[names.get(key, key.removesuffix("_prev"))] = self.data.pop(key)
         for key, values in self.data.items():
             self._column(names.get(key, key), values)
 
-    def _rollout(self) -> list[tuple[str, Any]]:
+    def _rollout(self) -> dict[str, Any]:
         """A case about experience has its log-probs in the data, or none at all: rewards are enough."""
         rewards = self.data["rewards"]
-        return [("logps", self.data.pop("logps", [[[0.0] for _ in row] for row in rewards]))]
+        return {"logps": self.data.pop("logps", [[[0.0] for _ in row] for row in rewards])}
 
-    def _add(self, key: str, values: Any, reference: Any, trainable: bool = True) -> list[Any]:
-        """Add completions for (N, T) values, one a group, or (G, K, T) values, K a group."""
-        role = self.names.get(key, key)
-        role = "completion" if role in ("completions", "logps") else role
+    def _read(self, key: str, values: Any, reward: bool) -> None:
+        if key in ("value", "values"):  # of the completions that are there already; one number is that of the prompt
+            places = [(index, 0) for index in range(len(self.groups))]
+            self.policy["values"] = {
+                place: value if isinstance(value, Sequence) else [value]
+                for place, value in zip(places, values, strict=True)
+            }
+            self.places[key] = ("values", places)
+            return
+        role, kind = (key, "rewards") if reward else (key, "logps")
+        if key.endswith("logits"):
+            role, kind = key.removesuffix("logits").removesuffix("_") or "completion", "logits"
+        stem = next((name for name in self.data if name.startswith("ref") and name.endswith(f"_{key}")), None)
+        ids = self.data.pop(f"{role}_ids", None) or (self.data.pop("ids", None) if kind == "logits" else None)
+        reference = None if stem is None else self.data.pop(stem)
+        self.places[key] = (kind, self._add(role, kind, values, reference, ids=ids))
+
+    def _add(
+        self, key: str, kind: str, values: Any, reference: Any, *, ids: Any = None, trainable: bool = True
+    ) -> list[Any]:
+        """Add completions for one value a group, or for K values a group."""
+        role = self.names.get(key, key).removesuffix("_reward")
+        role = "completion" if role in ("completions", "logps", "rewards") else role
         while len(self.groups) < len(values):
             self.groups.append(Group(prompt_ids=[len(self.groups) + 1], row=len(self.groups)))
-        places: list[Any] = []
+        depth = {"logps": 1, "logits": 2, "rewards": 0}[kind]
+        found: list[Any] = []
         for index, value in enumerate(values):
-            one = not isinstance(value[0], Sequence)
+            one = _depth(value) == depth
             inner = []
-            for k, logps in enumerate([value] if one else value):
+            for k, item in enumerate([value] if one else value):
                 place = (index, len(self.groups[index].completions))
-                self.groups[index].completions.append(Completion([0] * len(logps), role, trainable=trainable))
-                self.policy[place] = logps
+                tokens = [0] * (1 if kind == "rewards" else len(item))
+                tokens = tokens if ids is None else ids[index]
+                self.groups[index].completions.append(Completion(list(tokens), role, trainable=trainable))
+                self.policy.setdefault(kind, {})[place] = item
                 if reference is not None:
-                    self.reference[place] = reference[index] if one else reference[index][k]
+                    self.reference.setdefault(kind, {})[place] = reference[index] if one else reference[index][k]
                 inner.append(place)
-            places.append(inner[0] if one else inner)
-        return places
+            found.append(inner[0] if one else inner)
+        return found
 
     def _pair(self) -> None:
         for group in self.groups:
@@ -124,60 +166,111 @@ class _Setting:
                 group.pairs = [(at["chosen"], at["rejected"])]
 
     def _column(self, name: str, values: Any) -> None:
-        """Labels and scores find their attribute; anything else rides along as a column of the completions."""
-        trainable = [[c for c in group.completions if c.trainable] for group in self.groups]
-        for completions, value in zip(trainable, values, strict=True):
-            per_completion = value if len(completions) > 1 else [value]
-            if isinstance(value, Sequence) and len(completions) == 1 and name in ("labels", "rewards"):
-                per_completion = value
-            for completion, item in zip(completions, per_completion, strict=True):
+        """Labels and scores find their attribute; anything else rides along as a column."""
+        for group, value in zip(self.groups, values, strict=False):
+            completions = [completion for completion in group.completions if completion.trainable]
+            if name.startswith("score_"):
+                completions = [one for one in completions if one.role == name.removeprefix("score_")]
+            alone = len(completions) == 1
+            if not alone and not isinstance(value, Sequence):
+                group.columns[name] = float(value)
+                continue
+            listed = alone and isinstance(value, Sequence) and name in _SCORES
+            for completion, item in zip(completions, [value] if alone and not listed else value, strict=True):
                 if name == "label":
                     completion.label = bool(item)
-                elif name in ("labels", "rewards", "reward", "score"):
+                elif name == "not_label":
+                    completion.label = not item
+                elif name == "rank":
+                    completion.score = -float(item)
+                elif name in _SCORES or name.startswith("score_"):
                     completion.score = float(item)
                 else:
                     completion.columns[name] = item
 
-    def _tensor(self, batch: Batch, values: Mapping[Place, list[float]]) -> Tensor:
-        rows = [values[index, k] for index, group in enumerate(self.groups) for k in range(len(group.completions))]
-        logps = torch.zeros(batch.mask.shape, dtype=self.dtype)
-        for row, value in enumerate(rows):
-            logps[row, : len(value)] = torch.tensor(value, dtype=self.dtype)
-        return logps
+    def _order(self) -> list[Place]:
+        return [(index, k) for index, group in enumerate(self.groups) for k in range(len(group.completions))]
 
-    def _scores(self, algorithm: Algorithm[Any]) -> tuple[Batch, Tensor, Scores, Scores | None]:
+    def _table(self, batch: Batch, values: Mapping[Place, Any]) -> Tensor:
+        """Numbers of tokens as (C, T)."""
+        table = torch.zeros(batch.mask.shape, dtype=self.dtype)
+        for row, place in enumerate(self._order()):
+            value = values.get(place, ())
+            table[row, : len(value)] = torch.tensor(value, dtype=self.dtype)
+        return table
+
+    def _logits(self, batch: Batch, values: Mapping[Place, Any]) -> Tensor:
+        """Logits as (n, V), a row for every token of the batch; 0 for completions that have none."""
+        width = len(next(iter(values.values()))[0])
+        rows: list[list[float]] = []
+        for place, length in zip(self._order(), batch.lengths.tolist(), strict=True):
+            rows += values.get(place, [[0.0] * width] * length)
+        return torch.tensor(rows, dtype=self.dtype)
+
+    def _leaves(self, batch: Batch, said: Mapping[str, Mapping[Place, Any]]) -> dict[str, Tensor]:
+        leaves = {name: self._table(batch, said[name]) for name in ("logps", "values") if name in said}
+        if "logits" in said:
+            leaves["logits"] = self._logits(batch, said["logits"])
+        if "rewards" in said:
+            leaves["rewards"] = torch.tensor([said["rewards"][place] for place in self._order()], dtype=self.dtype)
+        return leaves
+
+    def _scores(self, batch: Batch, leaves: Mapping[str, Tensor], said: Mapping[str, Mapping[Place, Any]]) -> Scores:
+        logps = leaves.get("logps", torch.zeros(batch.mask.shape, dtype=self.dtype))
+        distributions = None
+        if "logits" in leaves:
+            distributions = Distributions(leaves["logits"], lambda states: states)
+            own = leaves["logits"].log_softmax(-1).gather(1, batch.ids[batch.mask][:, None])[:, 0]
+            from_logits = torch.tensor([place in said["logits"] for place in self._order()])
+            spread = torch.zeros_like(logps).masked_scatter(batch.mask, own)
+            logps = torch.where(from_logits[:, None], spread, logps)
+        if "rewards" in leaves:
+            logps = torch.full_like(logps, float("nan"))
+        logps = torch.where(batch.trainable[:, None], logps, logps.detach())
+        return Scores(logps, batch.mask, distributions, leaves.get("values"), leaves.get("rewards"))
+
+    def _models(self, algorithm: Algorithm[Any]) -> tuple[Batch, dict[str, Tensor], Scores, Scores | None]:
         batch = Batch.of(self.groups, dtype=self.dtype)
-        leaf = self._tensor(batch, self.policy).requires_grad_()
-        logps = torch.where(batch.trainable[:, None], leaf, leaf.detach())
+        leaves = {name: leaf.requires_grad_() for name, leaf in self._leaves(batch, self.policy).items()}
         reference = None
         if algorithm.needs.reference and self.reference:
-            reference = Scores(self._tensor(batch, self.reference), batch.mask)
-        return batch, leaf, Scores(logps, batch.mask), reference
+            reference = self._scores(batch, self._leaves(batch, self.reference), self.reference)
+        return batch, leaves, self._scores(batch, leaves, self.policy), reference
 
     def loss(self, algorithm: Algorithm[Any]) -> dict[str, Any]:
-        batch, leaf, policy, reference = self._scores(algorithm)
+        batch, leaves, policy, reference = self._models(algorithm)
         loss = algorithm.loss(batch, policy, reference)
         value, shares = reduce(loss, batch, counts(batch))
         value.backward()  # type: ignore[no-untyped-call]  # torch leaves backward() untyped
-        gradient = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
-        rows = {place: row for row, place in enumerate(self.policy_order())}
+        gradients = {name: torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for name, leaf in leaves.items()}
         metrics = {name: float(items.detach().double().mean()) for name, items in loss.metrics.items() if items.numel()}
         metrics |= {f"loss/{name}": float(share.detach()) for name, share in shares.items()}
         aliases = METRICS | {name: own for name, own in self.names.items() if own in metrics}
         metrics |= {name: metrics[own] for name, own in aliases.items() if own in metrics}
 
-        def nested(places: Any) -> Any:
-            if isinstance(places, list):
-                return [nested(place) for place in places]
-            return gradient[rows[places], : len(self.policy[places])].tolist()
+        rows = {place: row for row, place in enumerate(self._order())}
+        starts = [0, *batch.lengths.cumsum(0).tolist()]
 
-        grad = {key: nested(places) for key, places in self.places.items()}
+        def nested(kind: str, places: Any) -> Any:
+            if isinstance(places, list):
+                return [nested(kind, place) for place in places]
+            row, gradient, said = rows[places], gradients[kind], self.policy[kind][places]
+            if kind == "logits":
+                return gradient[starts[row] : starts[row + 1]].tolist()
+            if kind == "rewards":
+                return gradient[row].item()
+            return gradient[row, : len(said)].tolist()
+
+        grad = {key: nested(kind, places) for key, (kind, places) in self.places.items()}
+        if "value" in grad:
+            grad["value"] = [gradient[0] for gradient in grad["value"]]
         return {"loss": float(value.detach()), "grad": grad, "metrics": metrics}
 
-    def policy_order(self) -> list[Place]:
-        return [(index, k) for index, group in enumerate(self.groups) for k in range(len(group.completions))]
-
     def experience(self, algorithm: Algorithm[Any]) -> dict[str, Any]:
-        batch, _, policy, reference = self._scores(algorithm)
+        batch, _, policy, reference = self._models(algorithm)
         columns = algorithm.experience(batch, policy.detach(), reference)
         return {name: batch.lists(values).tolist() for name, values in columns.items() if values.dim() == 1}
+
+
+def _depth(value: Any) -> int:
+    return 1 + _depth(value[0]) if isinstance(value, Sequence) else 0

@@ -108,6 +108,12 @@ def _data(settings: Settings, by: Mapping[str, Given]) -> None:
         )
     if "forget_column" in by and data != "forget":
         raise SettingError(f"{by['forget_column'].label} is for methods that unlearn; {run.algo} learns from {data}")
+    if run.sft_coef and (data == "rollouts" or settings.entry.cls.model != "policy"):
+        why = "what is sampled is nothing to imitate" if data == "rollouts" else "a reward model has no likelihood"
+        raise SettingError(
+            f"{_label('sft_coef', by)}: {why}; drop it"
+            + (", or give demonstrations with --replay_dataset" if data == "rollouts" else "")
+        )
     if "lists_to_pairs" in by and data != "pairs":
         label = by["lists_to_pairs"].label
         raise SettingError(f"{label} is for methods that learn from pairs; {run.algo} learns from {data}")

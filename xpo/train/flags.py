@@ -25,7 +25,15 @@ from xpo.train.trl_flags import ALIASES
 from xpo.train.vocabulary import Vocabulary, read_value
 
 #: Settings in whose place Python may pass an object; there is no name for a tokenizer.
-OBJECTS = ("model_name_or_path", "dataset_name", "eval_dataset", "reference_model", "reward", "tokenizer")
+OBJECTS = (
+    "model_name_or_path",
+    "dataset_name",
+    "eval_dataset",
+    "replay_dataset",
+    "reference_model",
+    "reward",
+    "tokenizer",
+)
 _OBJECT_ALIASES = {"train_dataset": "dataset_name", "processing_class": "tokenizer"}
 
 

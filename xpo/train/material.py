@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from xpo.api.algorithm import Algorithm
 from xpo.api.groups import Group, Kind
 from xpo.data.prepare import Prepared, prepare
 from xpo.data.sources import Rows, read, splits
-from xpo.errors import SettingError
+from xpo.errors import DataError, SettingError
 from xpo.plugins import Registry
 from xpo.train.settings import EMBEDDED, Settings
 
@@ -28,6 +29,7 @@ class Material:
         train, held_out: groups of the algorithm's kind; held-out ones are evaluated while training.
         compared: held-out groups with known preferences, for the table at the end.
         prompts: held-out prompts to sample for.
+        beside: sets of which a row is trained on beside every row, and the same of held-out rows.
         origin, fingerprint: of the training rows.
         rows: rows read for training.
         embedded: whether this is xpo's own testbed.
@@ -43,10 +45,14 @@ class Material:
     rows: int
     embedded: bool
     lines: list[str]
+    beside: tuple[list[list[Group]], list[list[Group]]] = ([], [])
 
 
-def gather(settings: Settings, kind: Kind, registry: Registry, tokenizer: PreTrainedTokenizerBase) -> Material:
+def gather(
+    settings: Settings, algorithm: Algorithm[Any], registry: Registry, tokenizer: PreTrainedTokenizerBase
+) -> Material:
     """Read, convert and tokenise the data of a run."""
+    kind = algorithm.data
     source = settings.source("dataset_name")
     source = EMBEDDED if source is None else source
     brought = isinstance(source, str) and registry.dataset(source) is not None
@@ -69,8 +75,8 @@ def gather(settings: Settings, kind: Kind, registry: Registry, tokenizer: PreTra
             f"--eval_strategy asks for evaluation, but {rows.origin} has no '{test}' split; pass --eval_dataset or "
             "--eval_size"
         )
-    train = _prepared(rows, kind, settings, tokenizer)
-    evaluated = _prepared(held, kind, settings, tokenizer) if held is not None else None
+    train = _prepared(rows, algorithm, settings, tokenizer)
+    evaluated = _prepared(held, algorithm, settings, tokenizer) if held is not None else None
     lines = [f"data: {rows.origin}, {len(rows)} rows, {len(train.groups)} {kind} to learn from", *train.lines()]
     if held is not None and evaluated is not None:
         lines += [f"held out: {held.origin}, {len(evaluated.groups)} groups", *evaluated.lines()]
@@ -78,10 +84,13 @@ def gather(settings: Settings, kind: Kind, registry: Registry, tokenizer: PreTra
     compared = [group for group in evaluated.groups if group.completions][:COMPARED] if evaluated else []
     if embedded:  # every algorithm is examined by the true order of the same completions, however it was taught
         truth = _rows(f"{EMBEDDED}:temperature=0", "lists", test, settings, registry)
-        compared = _prepared(truth, "lists", settings, tokenizer).groups
+        compared = _as(truth, "lists", settings, tokenizer).groups
+    own, retained = _apart(train.groups, rows.origin)
+    held_own, held_retained = _apart(evaluated.groups, None) if evaluated else ([], [])
+    replayed = _replayed(settings, registry, tokenizer, lines)
     return Material(
-        train=train.groups,
-        held_out=evaluated.groups if evaluated else [],
+        train=own,
+        held_out=held_own,
         compared=compared,
         # Of the embedded data the same prompts under the same numbers, whatever kind the algorithm learns from.
         prompts=_prompts(compared if embedded else evaluated.groups if evaluated else []),
@@ -90,7 +99,37 @@ def gather(settings: Settings, kind: Kind, registry: Registry, tokenizer: PreTra
         rows=len(rows),
         embedded=embedded,
         lines=lines,
+        beside=(
+            [some for some in (retained, replayed) if some],
+            [some for some in (held_retained, replayed) if some and held_own],
+        ),
     )
+
+
+def _apart(groups: list[Group], origin: str | None) -> tuple[list[Group], list[Group]]:
+    """Rows to train on, and those to retain, which ride beside them."""
+    retained = [group for group in groups if group.completions and group.completions[0].role == "retain"]
+    if not retained:
+        return groups, []
+    own = [group for group in groups if group.completions[0].role != "retain"]
+    if not own and origin is not None:
+        raise DataError(f"{origin}: all {len(groups)} rows are to be retained, and none is to be forgotten")
+    return own, retained
+
+
+def _replayed(
+    settings: Settings, registry: Registry, tokenizer: PreTrainedTokenizerBase, lines: list[str]
+) -> list[Group]:
+    """Demonstrations to learn again beside the data."""
+    source = settings.source("replay_dataset")
+    if source is None:
+        return []
+    rows = _rows(source, "demonstrations", settings.run.replay_split, settings, registry)
+    found = _as(rows, "demonstrations", settings, tokenizer)
+    lines += [f"replay: {rows.origin}, {len(rows)} rows, one beside every row of a step", *found.lines()]
+    return [
+        replace(group, completions=[replace(one, role="replay") for one in group.completions]) for group in found.groups
+    ]
 
 
 def hold_out(rows: Rows, size: float | int, seed: int) -> tuple[Rows, Rows]:
@@ -138,7 +177,13 @@ def _only(source: Any, settings: Settings, registry: Registry) -> str:
     return settings.run.dataset_test_split if settings.run.dataset_test_split in known else "train"
 
 
-def _prepared(rows: Rows, kind: Kind, settings: Settings, tokenizer: PreTrainedTokenizerBase) -> Prepared:
+def _prepared(
+    rows: Rows, algorithm: Algorithm[Any], settings: Settings, tokenizer: PreTrainedTokenizerBase
+) -> Prepared:
+    return _as(rows, algorithm.data, settings, tokenizer, extras=algorithm.extras, scored=algorithm.needs.scores)
+
+
+def _as(rows: Rows, kind: Kind, settings: Settings, tokenizer: PreTrainedTokenizerBase, **wanted: Any) -> Prepared:
     return prepare(
         rows,
         kind,
@@ -146,7 +191,8 @@ def _prepared(rows: Rows, kind: Kind, settings: Settings, tokenizer: PreTrainedT
         max_length=settings.run.max_length,
         max_prompt_length=settings.run.max_prompt_length,
         pairing=settings.run.lists_to_pairs,
-        forget_column=settings.run.forget_column,
+        forget_column=settings.run.forget_column if kind == "forget" else None,
+        **wanted,
     )
 
 

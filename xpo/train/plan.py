@@ -106,7 +106,7 @@ def make_plan(settings: Settings) -> Plan:
     algorithm = settings.make_algorithm()
     config = _model(settings)
     tokenizer = settings.source("tokenizer") or load_tokenizer(config, settings.run.chat_template_path)
-    material = gather(settings, algorithm.data, load(), tokenizer)
+    material = gather(settings, algorithm, load(), tokenizer)
     device = str(args.device.type)
     # Before anything is rehearsed: that a run does not do.
     libraries = 0 if device == "cuda" else resident()

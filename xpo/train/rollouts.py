@@ -57,6 +57,9 @@ class Rollouts:
         Every rank must call it, with idle micro-batches too: experience may take means over all ranks.
         """
         real = [micro for micro in micros if not micro.idle] or list(micros[:1])
+        # Rows that ride along have their completions.
+        riding = [[group for group in micro.groups if group.completions] for micro in real]
+        real = [replace(micro, groups=[group for group in micro.groups if not group.completions]) for micro in real]
         groups = [group for micro in real for group in micro.groups]
         filled = self._sampled(model, groups, stream)
         idle = real[0].idle
@@ -71,9 +74,9 @@ class Rollouts:
         _attach(batch, columns)
         self.metrics = {} if idle else self._metrics(batch, columns)
         parts = iter(_split(filled, cuts))
-        done = {id(micro): replace(micro, groups=next(parts)) for micro in real}
-        stand_in = [next(iter(done.values())).groups[0]]
-        return [done[id(micro)] if id(micro) in done else replace(micro, groups=stand_in) for micro in micros]
+        done = iter([replace(micro, groups=[*next(parts), *some]) for micro, some in zip(real, riding, strict=True)])
+        stand_in = filled[:1]
+        return [replace(micro, groups=stand_in) if micro.idle else next(done) for micro in micros]
 
     def rehearse(self, model: torch.nn.Module, groups: Sequence[Group]) -> None:
         """Sample and judge some prompts, so that a reward that cannot be used shows before anything is written."""

@@ -30,6 +30,7 @@ from xpo.models.reference import Reference, make_reference, start_of
 from xpo.plugins import Registry, load
 from xpo.testbed.pool import model_path
 from xpo.train.card import write_card
+from xpo.train.comparisons import Comparisons
 from xpo.train.describe import cost_of, introduce, label, make_record, now
 from xpo.train.fitting import fit_batch
 from xpo.train.flags import from_keywords
@@ -85,10 +86,11 @@ def execute(settings: Settings) -> RunRecord:
     algorithm = settings.make_algorithm()
     config = _model_config(settings)
     tokenizer = settings.source("tokenizer") or load_tokenizer(config, settings.run.chat_template_path)
-    material = gather(settings, algorithm.data, registry, tokenizer)
+    material = gather(settings, algorithm, registry, tokenizer)
     rewards = _rewards(settings, algorithm, registry, config, material)
     given = settings.objects.get("model_name_or_path")
-    policy = load_policy(config) if given is None else adapt(given, config)
+    scalar = algorithm.model != "policy"
+    policy = load_policy(config, scalar=scalar) if given is None else adapt(given, config)
     if settings.run.disable_dropout:
         disable_dropout(policy.model)
     check_vocabulary(policy, material)
@@ -98,7 +100,7 @@ def execute(settings: Settings) -> RunRecord:
     if algorithm.needs.reference:
         reference = make_reference(policy, config, settings.source("reference_model"))
     reference, cache = remembering(reference, settings, algorithm.needs, label(settings))
-    start = _start(policy, reference, config)
+    start = None if scalar else _start(policy, reference, config)
     introduce(settings, policy, reference, material)
 
     sampling = _sampling(settings, algorithm)
@@ -119,6 +121,7 @@ def execute(settings: Settings) -> RunRecord:
         args=args,
         train=material.train,
         held_out=material.held_out,
+        beside=material.beside,
         reference=reference,
         rollouts=rollouts,
         iterations=1 if settings.rollout is None else settings.rollout.num_iterations,
@@ -130,7 +133,11 @@ def execute(settings: Settings) -> RunRecord:
         say(line)
     if trainer.left_out:
         say(f"{trainer.left_out} rows a pass are left out: too few remain for the last step")
-    examiner = _examiner(settings, trainer, tokenizer, material, rewards, sampling)
+    examiner = (
+        Comparisons(algorithm, material.held_out, trainer.engine)
+        if scalar
+        else _examiner(settings, trainer, tokenizer, material, rewards, sampling)
+    )
     bare = trainer.accelerator.unwrap_model(trainer.model)
     before = examiner.look(bare) if is_main() else None
     if rollouts is not None and before is not None and not before.rewards:
@@ -150,6 +157,10 @@ def execute(settings: Settings) -> RunRecord:
 
     record.cost = cost_of(trainer, seconds, cache)
     _save(trainer, tokenizer, output)
+    if isinstance(examiner, Comparisons) and is_main():
+        zero = examiner.zero(bare, material.held_out or material.train)
+        if zero is not None:
+            zero.save(output)
     if before is not None:
         _conclude(record, trainer, examiner, before, bare, start, settings)
         record.cost = replace(
@@ -262,7 +273,7 @@ def _save(trainer: PreferenceTrainer, tokenizer: PreTrainedTokenizerBase, output
 def _conclude(
     record: RunRecord,
     trainer: PreferenceTrainer,
-    examiner: Examiner,
+    examiner: Examiner | Comparisons,
     before: View,
     model: torch.nn.Module,
     start: Callable[[], Reference] | None,

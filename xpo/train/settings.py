@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -12,6 +13,7 @@ import transformers
 from trl import ModelConfig
 
 from xpo.api.algorithm import Algorithm, Config, option
+from xpo.api.mixture import JOINT, Imitation, Part, helped
 from xpo.plugins import Entry
 
 #: The embedded data set and its reward.
@@ -45,6 +47,12 @@ class RunSettings:
     max_length: int | None = option(1024, "most tokens of prompt and completion; none for no limit")
     max_prompt_length: int | None = option(None, "most tokens of a prompt, cut from the left")
     forget_column: str | None = option(None, "column that says which rows to forget")
+    sft_coef: float = option(0.0, "weight of an added NLL on the best completion of each row, a mean over tokens")
+    replay_dataset: str | None = option(
+        None, "demonstrations or plain text to learn beside the data, a row beside every row, so as not to forget them"
+    )
+    replay_split: str = option("train", "split of them to use")
+    replay_coef: float = option(1.0, "weight of their NLL, a mean over tokens")
     chat_template_path: str | None = option(None, "Jinja file, or model whose chat template to use")
     reference_model: str | None = option(None, "frozen reference; the model as it starts if not given")
     layout: Literal["tree", "padded"] = option(
@@ -152,7 +160,12 @@ class Settings:
     def make_algorithm(self) -> Algorithm[Any]:
         """A fresh instance of the method; it belongs to one run."""
         algorithm: Algorithm[Any] = self.entry.cls(self.algorithm)
-        return algorithm
+        helpers = []
+        if self.run.sft_coef:
+            helpers.append(Part("nll", self.run.sft_coef, Imitation()))
+        if self.source("replay_dataset") is not None:
+            helpers.append(Part("replay", self.run.replay_coef, Imitation(), replay=True))
+        return helped(algorithm, helpers)
 
     def source(self, name: str) -> Any:
         """The setting ``name``, or the object that was passed in its place."""
@@ -181,7 +194,7 @@ class Settings:
             "rollout": None if self.rollout is None else asdict(self.rollout),
             "model": asdict(self.model),
             "training": training,
-            "algorithm": asdict(self.algorithm),
+            "algorithm": {name.replace(JOINT, "."): value for name, value in asdict(self.algorithm).items()},
             "given": sorted(self.given),
             "objects": {name: _kind(value) for name, value in self.objects.items()},
         }
@@ -196,7 +209,7 @@ def embedded(dataset: Any) -> bool:
 
 def output_directory(algo: str) -> str:
     """Where a run goes when nobody says: one place for each method, so that methods can be compared side by side."""
-    return "runs/" + algo.replace(":", "-")
+    return "runs/" + re.sub(r"[^\w.]+", "-", algo)
 
 
 def _fast_bf16() -> bool:

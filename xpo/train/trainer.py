@@ -22,6 +22,7 @@ from xpo.api.batch import Batch, Scores
 from xpo.api.groups import Group
 from xpo.api.loss import Counts, counts, reduce
 from xpo.compat import EvalLoopOutput, checkpoint_activations
+from xpo.data.beside import Beside
 from xpo.data.order import MicroBatch, MicroStep, StepData, StepSampler
 from xpo.data.spread import Spread
 from xpo.errors import SettingError
@@ -46,6 +47,10 @@ class StepLoader(DataLoader[MicroBatch]):
         self.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]  # a StepSampler
 
 
+def _data(groups: Sequence[Group], beside: Sequence[Sequence[Group]], algorithm: Algorithm[Any], args: Any) -> StepData:
+    return StepData(groups, algorithm.collate, [Beside(rows, args.seed) for rows in beside])
+
+
 class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers is not followed by mypy
     """Scores groups, asks the algorithm for its terms, and divides them by the counts of the whole optimiser step.
 
@@ -64,6 +69,7 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers is not f
         args: Any,
         train: Sequence[Group],
         held_out: Sequence[Group] = (),
+        beside: tuple[Sequence[Sequence[Group]], Sequence[Sequence[Group]]] = ((), ()),
         reference: Reference | None = None,
         rollouts: Rollouts | None = None,
         iterations: int = 1,
@@ -87,8 +93,8 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers is not f
         super().__init__(
             model=policy.model,
             args=args,
-            train_dataset=StepData(train, algorithm.collate),
-            eval_dataset=StepData(held_out, algorithm.collate) if held_out else None,
+            train_dataset=_data(train, beside[0], algorithm, args),
+            eval_dataset=_data(held_out, beside[1], algorithm, args) if held_out else None,
             processing_class=tokenizer,
             callbacks=list(callbacks),
         )
@@ -168,7 +174,7 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers is not f
         def anchor(batch: Batch) -> Scores:
             assert reference is not None
             with self.accelerator.autocast():
-                return reference.score(batch, self.temperature, self.vocabulary)
+                return reference.score(batch, self.temperature, self.algorithm.needs.reference_vocabulary)
 
         training = bare.training
         bare.eval()
@@ -242,7 +248,7 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers is not f
         reference = None
         if self.reference is not None:
             with self.accelerator.autocast():
-                reference = self.reference.score(batch, self.temperature, self.vocabulary)
+                reference = self.reference.score(batch, self.temperature, self.algorithm.needs.reference_vocabulary)
         loss = self.algorithm.loss(batch, policy, reference)
         value, shares = reduce(loss, batch, totals)
         if not batch.idle:

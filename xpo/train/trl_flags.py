@@ -105,7 +105,7 @@ FOREIGN: Mapping[str, Foreign] = {
     "f_divergence_type": Foreign(_METHOD),
     "f_alpha_divergence_coef": Foreign(_METHOD, (0.5,)),
     "label_smoothing": Foreign(_METHOD, (0, 0.0)),
-    "rpo_alpha": Foreign(_METHOD, (None,)),
+    "rpo_alpha": Foreign("an NLL on the chosen completions is added by --sft_coef", (None,)),
     "use_weighting": Foreign(_METHOD, (False,)),
     "discopop_tau": Foreign(_METHOD, (0.05,)),
     "desirable_weight": Foreign(_METHOD),

@@ -12,6 +12,7 @@ from typing import Any
 from xpo.api.algorithm import Algorithm
 from xpo.api.batch import Batch
 from xpo.api.groups import Completion, Group
+from xpo.data.beside import Beside
 from xpo.data.order import StepData, StepSampler
 from xpo.data.spread import Spread
 from xpo.feedback.sampling import Sampling
@@ -55,7 +56,8 @@ class Workload:
         self.least = algorithm.needs.least
         self.iterations = 1 if settings.rollout is None else settings.rollout.num_iterations
         train = material.train if sampling is None else [answered(group, sampling) for group in material.train]
-        self.data = StepData(train, algorithm.collate)
+        beside = [Beside(rows, self.args.seed) for rows in material.beside[0]]
+        self.data = StepData(train, algorithm.collate, beside)
         self.longest = max(train, key=attrgetter("length"))
         self.usual = self.args.per_device_train_batch_size, self.args.gradient_accumulation_steps
         sampler = self._sampler(*self.usual, "tree")

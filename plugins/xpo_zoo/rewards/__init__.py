@@ -1,0 +1,1 @@
+"""Methods that learn comparisons with a scalar head: reward and preference models."""
