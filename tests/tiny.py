@@ -18,8 +18,10 @@ from transformers import (
 )
 
 from xpo import Algorithm, Batch, Completion, Group
+from xpo.api.mixture import Part, helped
 from xpo.feedback.rewards import Reward
 from xpo.feedback.sampling import Sampling
+from xpo.models.critic import Critic
 from xpo.models.load import Policy, disable_dropout
 from xpo.models.reference import make_reference
 from xpo.plugins import load
@@ -96,6 +98,11 @@ def rows(kind: str, count: int, seed: int = 0, longest: int = 9) -> list[dict[st
             row["chosen"], row["rejected"] = (" " + text(rng, 1, longest) for _ in range(2))
         elif kind == "labels":
             row["completion"], row["label"] = " " + text(rng, 1, longest), rng.random() < 0.6
+        elif kind == "lists":
+            row["completions"] = [" " + text(rng, 1, longest) for _ in range(rng.randint(2, 4))]
+            row["scores"] = rng.sample(range(10), len(row["completions"]))
+        elif kind in ("forget", "retain", "demonstrations"):
+            row["completion"] = " " + text(rng, 1, longest)
         made.append(row)
     return made
 
@@ -113,7 +120,15 @@ def groups(kind: str, count: int, seed: int = 0, longest: int = 9) -> list[Group
             group.completions = [Completion([*ids(row[role]), EOS], role) for role in ("chosen", "rejected")]
             group.pairs = [(0, 1)]
         elif kind == "labels":
-            group.completions = [Completion([*ids(row["completion"]), EOS], label=row["label"])]
+            group.completions = [
+                Completion([*ids(row["completion"]), EOS], label=row["label"], score=float(row["label"]))
+            ]
+        elif kind == "lists":
+            scored = zip(row["completions"], row["scores"], strict=True)
+            group.completions = [Completion([*ids(words), EOS], score=score / 10) for words, score in scored]
+        elif kind in ("forget", "retain", "demonstrations"):
+            role = "completion" if kind == "demonstrations" else kind
+            group.completions = [Completion([*ids(row["completion"]), EOS], role)]
         made.append(group)
     return made
 
@@ -123,9 +138,9 @@ def count_reward(*, completion_ids: Sequence[Sequence[int]], **_: Any) -> list[f
     return [sum(1.0 - token / SIZE for token in ids) / 4 for ids in completion_ids]
 
 
-def algorithm(name: str, **settings: Any) -> Algorithm[Any]:
+def algorithm(name: str, helpers: Sequence[Part] = (), **settings: Any) -> Algorithm[Any]:
     cls = load().algorithm(name).cls
-    return cls(cls.Config(**settings))
+    return helped(cls(cls.Config(**settings)), helpers)
 
 
 @dataclass
@@ -148,16 +163,21 @@ def trainer(
     policy: Policy | None = None,
     train: Sequence[Group] | None = None,
     config: Mapping[str, Any] | None = None,
+    helpers: Sequence[Part] = (),
+    beside: Sequence[Sequence[Group]] = (),
     samples: int = 4,
     iterations: int = 1,
     layout: str = "tree",
     **arguments: Any,
 ) -> PreferenceTrainer:
     """The loop itself, about to train a tiny model; the arguments are training arguments."""
-    method = algorithm(name, **(config or {}))
-    policy = policy or Policy(model(), None, None, None)
+    method = algorithm(name, helpers, **(config or {}))
+    if policy is None:
+        policy = Policy(model() if method.model == "policy" else classifier(), None, None, None)
+        policy.model.config.pad_token_id = PAD
     disable_dropout(policy.model)
-    kind = {"pairs": "pairs", "labels": "labels", "rollouts": "prompts"}[method.data]
+    kind = "prompts" if method.data == "rollouts" else method.data
+    riding = [*beside, *([groups("retain", 11)] if kind == "forget" and not beside else [])]
     chosen = {
         "output_dir": str(folder),
         "use_cpu": True,
@@ -182,6 +202,8 @@ def trainer(
         tokenizer=tokenizer(),
         args=settings,
         train=groups(kind, 37) if train is None else train,
+        beside=(riding, ()),
+        critic=Critic(policy.model) if method.needs.values else None,
         reference=make_reference(policy, ModelSettings()) if method.needs.reference else None,
         rollouts=rollouts,
         iterations=iterations,

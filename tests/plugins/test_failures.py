@@ -48,7 +48,7 @@ def test_a_broken_plugin_is_explained_and_leaves_the_others_alone(package: MakeP
 ATTRIBUTES = {
     "    name = 'Upper'": "use lower case letters",
     "    name = 3": "use lower case letters",
-    "    data = 'pair'": "it must be one of pairs, labels, lists, forget, demonstrations, rollouts. Did you mean 'pairs'?",
+    "    data = 'pair'": "lists, forget, demonstrations, rollouts. Did you mean 'pairs'?",
     "    data = None": "it must be one of pairs",
     "    paper = 'a link'": "it must be an xpo.Paper",
     "    summary = ''": "it must be one line of text",

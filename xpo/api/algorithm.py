@@ -88,11 +88,13 @@ class Algorithm(Generic[ConfigT]):
             ``best`` of a list.
         lowers: what it makes less likely: roles; ``undesirable``, ``worst``.
         aliases: names other libraries give to fields of ``Config``, accepted as flags: their name -> the field.
+        columns: columns with numbers that a data row may bring: for ``Batch.group_columns``, and of data with one
+            completion a row also for ``Batch.columns``.
         accepts: flags of other libraries that mean nothing here and are taken only with this very value, because that
             value says what the algorithm does anyway.
         golden: losses of a test-vector file this class implements: the file's loss name -> renames of its
-            hyper-parameters, data and metrics to fields of ``Config``, roles, columns and metrics; ``=field`` -> a value
-            that field has for it.
+            hyper-parameters, data and metrics to fields of ``Config``, roles, columns and metrics; ``=field`` -> the
+            value that field has for it.
         functions: helper functions of a test-vector file, by the file's name; called with the case's hyper-parameters
             and data as keywords, they return its outputs.
     """
@@ -105,6 +107,7 @@ class Algorithm(Generic[ConfigT]):
     model: ClassVar[Literal["policy", "reward", "preference"]] = "policy"
     needs: Needs = Needs()
     extras: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    columns: ClassVar[tuple[str, ...]] = ()
     Config: type[Any] = Config
     metrics: ClassVar[Mapping[str, str]] = {}
     training: ClassVar[Mapping[str, Any]] = {}

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, softplus
 
-__all__ = ["k1", "k2", "k3", "leave_one_out", "log1mexp", "logsigmoid", "smoothed", "softplus"]
+__all__ = ["forward_kl", "k1", "k2", "k3", "leave_one_out", "log1mexp", "logsigmoid", "smoothed", "softplus"]
 
 
 def log1mexp(a: Tensor) -> Tensor:
@@ -37,6 +37,14 @@ def leave_one_out(rewards: Tensor) -> Tensor:
     if k < 2:
         raise ValueError("leave-one-out needs at least two samples of every prompt")
     return (rewards - rewards.mean(-1, keepdim=True)) * (k / (k - 1))
+
+
+def forward_kl(logps: Tensor, reference_logps: Tensor) -> Tensor:
+    """KL(ref || pi) = sum_v ref(v) (log ref(v) - log pi(v)) of (m, V) log-probabilities: (m,) values.
+
+    From log-probabilities on both sides: the logarithm of a probability that underflowed would give 0 times infinity.
+    """
+    return (reference_logps.exp() * (reference_logps - logps)).sum(-1)
 
 
 def k1(logps: Tensor, reference_logps: Tensor) -> Tensor:

@@ -170,7 +170,7 @@ def compose(parts: Sequence[tuple[str, float, type[Algorithm[Any]]]]) -> type[Mi
         raise SettingError(f"--algo '{title}': what is sampled holds no demonstrations; give them as --replay_dataset")
     config = _config(parts)
 
-    def __init__(self: Mixture, given: Any = None) -> None:  # noqa: N807 - it becomes one
+    def __init__(self: Mixture, given: Any = None) -> None:
         given = config() if given is None else given
         Algorithm.__init__(self, given)
         self.join([Part(name, weight, cls(given.of(name, cls.Config))) for name, weight, cls in parts])
@@ -185,6 +185,7 @@ def compose(parts: Sequence[tuple[str, float, type[Algorithm[Any]]]]) -> type[Mi
         "equation": " + ".join(formulas),
         "data": next(iter(kinds.values()), "demonstrations"),
         "needs": _needs([cls.needs for _, _, cls in parts]),
+        "columns": tuple(dict.fromkeys(column for _, _, cls in parts for column in cls.columns)),
         "extras": {role: columns for _, _, cls in parts for role, columns in cls.extras.items()},
         "Config": config,
         "metrics": {
@@ -206,7 +207,19 @@ def compose(parts: Sequence[tuple[str, float, type[Algorithm[Any]]]]) -> type[Mi
 
 def _identity(cls: type[Algorithm[Any]]) -> dict[str, Any]:
     """What a mixture shares with the method it is about."""
-    words = ("name", "summary", "paper", "equation", "data", "model", "extras", "metrics", "aliases", "accepts")
+    words = (
+        "name",
+        "summary",
+        "paper",
+        "equation",
+        "data",
+        "model",
+        "extras",
+        "columns",
+        "metrics",
+        "aliases",
+        "accepts",
+    )
     return {word: getattr(cls, word) for word in (*words, "Config", "training", "lora_training")}
 
 

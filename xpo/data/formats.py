@@ -85,6 +85,7 @@ def canonical(
     *,
     forget_column: str | None = None,
     extras: Mapping[str, Sequence[str]] | None = None,
+    columns: Sequence[str] = (),
     scored: bool = False,
 ) -> list[Row]:
     """Every row checked and in one form; pairs of one and the same completion are dropped and counted.
@@ -95,6 +96,7 @@ def canonical(
         counts: counts ``rows``, ``identical`` and ``duplicates`` there.
         forget_column: the column that says what to forget, when it is not called ``split``.
         extras: further completions to read of pairs, by role -> the columns they may stand in.
+        columns: numbers about a row to read where it has them.
         scored: every completion of pairs and labels must have a number.
     """
     read: dict[Kind, Callable[[Mapping[str, Any], str], Row | None]] = {
@@ -115,6 +117,10 @@ def canonical(
             counts.identical += 1
             continue
         row.index, row.place, row.source = index, place, source
+        for column in columns:
+            number = _optional(source, place, column)
+            if number is not None:
+                row.columns[column] = number
         row.template = content.template(source, place)
         key = row.key()
         counts.duplicates += key in seen

@@ -47,6 +47,7 @@ def prepare(
     pairing: Pairing = "best_worst",
     forget_column: str | None = None,
     extras: Mapping[str, Sequence[str]] | None = None,
+    columns: Sequence[str] = (),
     scored: bool = False,
 ) -> Prepared:
     """The rows as groups of the kind ``want``; see the modules for each step and its arguments."""
@@ -58,6 +59,7 @@ def prepare(
         counts,
         forget_column=forget_column,
         extras=extras,
+        columns=columns,
         scored=scored and have == want,  # what is made of another kind is given its numbers below
     )
     found, conversion = convert(found, have, want, counts, pairing=pairing, scored=scored, origin=rows.origin)

@@ -95,10 +95,11 @@ class _Fit:
             else:
                 self.counts.trimmed += 1
                 prompt = self._trim(prompt, room)
+        own = row.columns if len(row.answers) == 1 else {}
         return Group(
             prompt,
             [
-                Completion(ids, answer.role, answer.label, answer.score)
+                Completion(ids, answer.role, answer.label, answer.score, columns=dict(own))
                 for ids, answer in zip(completions, row.answers, strict=True)
             ],
             pairs,

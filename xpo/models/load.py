@@ -21,7 +21,7 @@ from transformers import (
 from trl import ModelConfig, get_peft_config, get_quantization_config
 
 from xpo.errors import ModelError, SettingError, XpoError
-from xpo.models.scoring import scalar_head
+from xpo.models.scoring import innermost, scalar_head
 
 #: Name under which the starting state of a continued adapter is kept, frozen, as the reference.
 REFERENCE_ADAPTER = "reference"
@@ -95,8 +95,13 @@ def load_policy(config: ModelConfig, *, training: bool = True, scalar: bool = Fa
     return _adapted(model, config, name, adapter_path, quantization)
 
 
-def adapt(model: PreTrainedModel | PeftModel, config: ModelConfig) -> Policy:
+def adapt(model: PreTrainedModel | PeftModel, config: ModelConfig, *, scalar: bool = False) -> Policy:
     """Take a model handed over as an object; add adapters when the configuration asks for them."""
+    if scalar != (scalar_head(innermost(model)) is not None):
+        wanted = "a sequence classifier with one output" if scalar else "a causal language model"
+        raise ModelError(f"the model passed is a {type(model).__name__}, and the method trains {wanted}")
+    if scalar:
+        config = replace(config, lora_task_type="SEQ_CLS")
     _keep_layout(model)
     if isinstance(model, PeftModel):
         return Policy(model, None, "new", None)
@@ -104,7 +109,7 @@ def adapt(model: PreTrainedModel | PeftModel, config: ModelConfig) -> Policy:
 
 
 def _scalar(base: str, kwargs: dict[str, Any]) -> PreTrainedModel:
-    """A decoder with a head of one output; a new head draws its weights so that rewards start near 0 and deviate by 1."""
+    """A decoder with a head of one output; a new head draws its weights so that rewards begin about 0 and 1 apart."""
     model, report = AutoModelForSequenceClassification.from_pretrained(
         base, num_labels=1, output_loading_info=True, **kwargs
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -115,31 +115,42 @@ def assemble(batch: Batch, parts: list[Scored], vocabulary: bool = False) -> Sco
 
 def forward(model: Model, batch: Batch, completions: Tensor, engine: Engine, temperature: float = 1.0) -> Scored:
     """Run ``model`` over some completions of a batch."""
-    inner = innermost(model)
-    # What is computed again for the gradient is computed outside, where attention is the model's own.
-    along = engine.branches and not checkpoints(inner)
-    attention = attending(inner, BRANCHES, branch_attention) if along else nullcontext()
-    scalar = scalar_head(inner)
+    scalar = scalar_head(innermost(model))
     if scalar is not None:
-        layout = engine.arrange(batch, completions, whole=True)
+        layout, states = hidden_states(model, batch, completions, engine, whole=True)
         assert layout.last is not None
-        with attention:
-            states = _hidden(model, layout)[layout.last[:, 1]]
-        return Scored(layout.last[:, 0], None, scalar(states.to(_dtype(scalar)))[:, 0].float())
-    layout = engine.arrange(batch, completions)
-    labels = batch.ids[layout.completion, layout.token]
+        states = states[layout.last[:, 1]].to(next(scalar.parameters()).dtype)
+        return Scored(layout.last[:, 0], None, _wide(scalar(states)[:, 0]))
     head = replace(head_of(model), temperature=temperature)
     if engine.compact:
-        with attention:
-            states = _hidden(model, layout)[layout.source]
+        layout, states = hidden_states(model, batch, completions, engine)
+        states, labels = states[layout.source], batch.ids[layout.completion, layout.token]
         distributions = Distributions(states, head.logits)
         return Scored(layout.completion, layout.token, head.logps(states, labels), distributions)
-    with attention:
+    layout = engine.arrange(batch, completions)
+    labels = batch.ids[layout.completion, layout.token]
+    with _attention(model, engine):
         logits = _logits(model, layout)
-    logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+    logits = _wide(logits)
     logits = logits if temperature == 1.0 else logits / temperature
     logps = -cross_entropy(logits, labels, reduction="none")
     return Scored(layout.completion, layout.token, logps, Distributions(logits, _same))
+
+
+def hidden_states(
+    model: Model, batch: Batch, completions: Tensor, engine: Engine, whole: bool = False
+) -> tuple[Layout, Tensor]:
+    """The rows of some completions and (R * L, d) what the model's last layer makes of them."""
+    layout = engine.arrange(batch, completions, whole=whole)
+    with _attention(model, engine):
+        return layout, _hidden(model, layout)
+
+
+def _attention(model: Model, engine: Engine) -> AbstractContextManager[None]:
+    # What is computed again for the gradient is computed outside, where attention is the model's own.
+    inner = innermost(model)
+    along = engine.branches and not checkpoints(inner)
+    return attending(inner, BRANCHES, branch_attention) if along else nullcontext()
 
 
 def _hidden(model: Model, layout: Layout) -> Tensor:
@@ -201,10 +212,6 @@ def scalar_head(inner: Model) -> Model | None:
     return head if isinstance(head, torch.nn.Module) else None
 
 
-def _dtype(module: Model) -> torch.dtype:
-    return next(module.parameters()).dtype
-
-
 def head_of(model: Model) -> Head:
     """The projection of a model, with what its configuration says about logits."""
     inner = innermost(model)
@@ -218,6 +225,10 @@ def head_of(model: Model) -> Head:
 def keeps_logits(forward: Callable[..., Any]) -> bool:
     """Whether a model can be asked for the logits of its last positions alone."""
     return "logits_to_keep" in inspect.signature(forward).parameters
+
+
+def _wide(values: Tensor) -> Tensor:
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
 
 
 def _same(states: Tensor) -> Tensor:

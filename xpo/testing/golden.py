@@ -34,6 +34,7 @@ METRICS = {
     "rewards_rejected": "rewards/rejected",
     "rewards_margin": "rewards/margins",
     "rewards_accuracy": "rewards/accuracies",
+    "nll": "nll_loss",
 }
 #: What files call a number that says how good a completion is.
 _SCORES = ("score", "scores", "labels", "rewards", "reward")
@@ -66,7 +67,7 @@ def run_case_with(cls: type[Algorithm[Any]], case: Case, *, dtype: torch.dtype =
     if unknown:
         raise PluginError(f"case '{case.get('id', name)}': '{cls.name}' has no setting {', '.join(unknown)}")
     fixed = {key.removeprefix("="): value for key, value in names.items() if key.startswith("=")}
-    algorithm: Algorithm[Any] = cls(cls.Config(**fixed, **hyper))
+    algorithm: Algorithm[Any] = cls(cls.Config(**{**fixed, **hyper}))
     setting = _Setting(case, names, dtype, reward=cls.model != "policy")
     if setting.state:
         algorithm.load_state_dict(setting.state)

@@ -114,7 +114,8 @@ def _load(record: RunRecord) -> str:
         kind = kind.replace("AutoModel", "AutoPeftModel")
         imports = [f"from peft import {kind}", "from transformers import AutoTokenizer"]
     where = json.dumps(_flat(record).get("hub_model_id") or _shown(record.output_dir) or ".")
-    code = [*imports, "", f"model = {kind}.from_pretrained({where})"]
+    one = ", num_labels=1" if kind.startswith("AutoPeft") and kind.endswith("SequenceClassification") else ""
+    code = [*imports, "", f"model = {kind}.from_pretrained({where}{one})"]
     code.append(f"tokenizer = AutoTokenizer.from_pretrained({where})")
     return _section("Load it", "```python\n" + "\n".join(code) + "\n```")
 

@@ -62,6 +62,9 @@ def make_record(
             "quantization": policy.quantization,
             "adapter": policy.adapter,
             "embedded": settings.testbed_model,
+            "auto_class": "AutoModelForCausalLM"
+            if algorithm.model == "policy"
+            else "AutoModelForSequenceClassification",
         },
         reference=None if reference is None else reference.description,
         data={

@@ -180,7 +180,15 @@ def _only(source: Any, settings: Settings, registry: Registry) -> str:
 def _prepared(
     rows: Rows, algorithm: Algorithm[Any], settings: Settings, tokenizer: PreTrainedTokenizerBase
 ) -> Prepared:
-    return _as(rows, algorithm.data, settings, tokenizer, extras=algorithm.extras, scored=algorithm.needs.scores)
+    return _as(
+        rows,
+        algorithm.data,
+        settings,
+        tokenizer,
+        extras=algorithm.extras,
+        columns=algorithm.columns,
+        scored=algorithm.needs.scores,
+    )
 
 
 def _as(rows: Rows, kind: Kind, settings: Settings, tokenizer: PreTrainedTokenizerBase, **wanted: Any) -> Prepared:

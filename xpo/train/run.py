@@ -18,6 +18,7 @@ from xpo.errors import SettingError
 from xpo.evaluate import KL, Examiner, View
 from xpo.feedback.rewards import Reward, find_rewards
 from xpo.feedback.sampling import Sampling
+from xpo.models.critic import Critic
 from xpo.models.load import (
     REFERENCE_ADAPTER,
     Policy,
@@ -90,7 +91,7 @@ def execute(settings: Settings) -> RunRecord:
     rewards = _rewards(settings, algorithm, registry, config, material)
     given = settings.objects.get("model_name_or_path")
     scalar = algorithm.model != "policy"
-    policy = load_policy(config, scalar=scalar) if given is None else adapt(given, config)
+    policy = load_policy(config, scalar=scalar) if given is None else adapt(given, config, scalar=scalar)
     if settings.run.disable_dropout:
         disable_dropout(policy.model)
     check_vocabulary(policy, material)
@@ -126,6 +127,7 @@ def execute(settings: Settings) -> RunRecord:
         rollouts=rollouts,
         iterations=1 if settings.rollout is None else settings.rollout.num_iterations,
         layout=settings.run.layout,
+        critic=Critic(policy.model) if algorithm.needs.values else None,
         callbacks=[Write(cache)] if cache is not None else [],
     )
     notes = [*known(cache, material.train), *trainer.notes, *_fitted(trainer, settings)]

@@ -104,6 +104,8 @@ class KTO(Algorithm[KTOConfig]):
     }
     training = {"learning_rate": 5e-7}
     lora_training = {"learning_rate": 5e-6}
+    raises = ("desirable",)
+    lowers = ("undesirable",)
     accepts = {"loss_type": "kto"}
     golden = {"kto": {"kl": "mismatched", "z0": "kl"}}
     functions = {
@@ -147,3 +149,9 @@ class KTO(Algorithm[KTOConfig]):
             "share/desirable": desirable.to(rewards.dtype),
         }
         return Loss([Term(losses, "completion", over="completion")], metrics)
+
+    def value_at_reference(self, batch: Batch) -> float:
+        desirable = batch.labels[batch.where("completion")].double()
+        config = self.config
+        weights = config.desirable_weight * desirable + config.undesirable_weight * (1.0 - desirable)
+        return 0.5 * float(weights.mean())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -27,6 +29,21 @@ def dpo_loss(
     chosen_logratios = policy_chosen_logps - reference_chosen_logps
     rejected_logratios = policy_rejected_logps - reference_rejected_logps
     return smoothed(beta * (chosen_logratios - rejected_logratios), label_smoothing)
+
+
+def token_credit(
+    logps: Sequence[Sequence[float]], ref_logps: Sequence[Sequence[float]], *, beta: float
+) -> Mapping[str, list[float] | list[list[float]]]:
+    """beta (log pi - log ref) of each token: what it adds to the implicit reward, and its advantage (arXiv 2404.12358).
+
+    Args: log-probabilities of the tokens of some completions under the policy, and under the reference.
+    Returns: ``credit`` of each token, and ``sequence_reward`` of each completion, which is their sum.
+    """
+    credit = [
+        [beta * (own - theirs) for own, theirs in zip(*rows, strict=True)]
+        for rows in zip(logps, ref_logps, strict=True)
+    ]
+    return {"credit": credit, "sequence_reward": [sum(row) for row in credit]}
 
 
 @dataclass
@@ -58,8 +75,11 @@ class DPO(Algorithm[DPOConfig]):
     metrics = PAIR_METRICS
     training = {"learning_rate": 5e-7}
     lora_training = {"learning_rate": 5e-6}
+    raises = ("chosen",)
+    lowers = ("rejected",)
     accepts = {"loss_type": "sigmoid", "f_divergence_type": "reverse_kl"}
     golden = {"dpo": {}, "cdpo": {}}
+    functions = {"token_credit": token_credit}
 
     def loss(self, batch: Batch, policy: Scores, reference: Scores | None) -> Loss:
         assert reference is not None
@@ -75,3 +95,6 @@ class DPO(Algorithm[DPOConfig]):
         )
         rewards = self.config.beta * (policy.sum() - reference.sum())
         return Loss([Term(losses, "pair")], rewards_of_pairs(batch, rewards, policy.sum()))
+
+    def value_at_reference(self, batch: Batch) -> float:
+        return math.log(2.0)

@@ -74,6 +74,8 @@ class SimPO(Algorithm[SimPOConfig]):
     }
     training = {"learning_rate": 6e-7}
     lora_training = {"learning_rate": 6e-6}
+    raises = ("chosen",)
+    lowers = ("rejected",)
     aliases = {"simpo_gamma": "gamma", "cpo_alpha": "sft_weight"}
     accepts = {"loss_type": "simpo"}
     golden = {"simpo": {}}
