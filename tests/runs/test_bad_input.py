@@ -123,9 +123,9 @@ def test_lengths(refused: Refused) -> None:
     ("line", "message"),
     [
         ("--algo dpoo", "there is no algorithm 'dpoo'. Did you mean 'dpo'"),
-        ("", "choose a method with --algo: dpo, kto"),
+        ("", "choose a method with --algo: all_pairs, alphapo"),
         ("--algo dpo --lerning_rate 1", "Did you mean '--learning_rate'"),
-        ("--algo dpo --gamma 1", "--gamma is a setting of simpo; dpo has --beta"),
+        ("--algo dpo --gamma 1", "tpo, simnpo; dpo has --beta"),
         ("--algo dpo --temperature 0.7", "--temperature is for methods that sample completions while training (rloo)"),
         ("--algo simpo --reward testbed", "--reward is for methods that sample"),
         ("--algo dpo --beta strong", "--beta takes a number, not 'strong'"),

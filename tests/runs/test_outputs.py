@@ -98,6 +98,7 @@ def test_the_record_says_what_was_done(trained: Train, write: Callable[..., Path
         "quantization": None,
         "adapter": None,
         "embedded": False,
+        "auto_class": "AutoModelForCausalLM",
         **dict.fromkeys(("parameters", "trainable"), sum(p.numel() for p in tiny.model().parameters())),
     }
     assert body["cost"]["steps"] == 2

@@ -160,7 +160,7 @@ def test_what_stands_in_the_padding_does_not_matter(engine: Engine) -> None:
     policy, batch = tiny.model().double(), Batch.of(tiny.groups("pairs", 5), dtype=torch.float64)
     assert not batch.mask.all()
 
-    def other(batch: Batch, completions: torch.Tensor) -> Layout:
+    def other(batch: Batch, completions: torch.Tensor, whole: bool = False) -> Layout:
         rows = engine.arrange(batch, completions)
         old = rows.input_ids.shape[1]
         wide = {

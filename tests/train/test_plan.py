@@ -66,7 +66,7 @@ def planned(settings: Callable[..., Settings]) -> Planned:
 
 def work(of: Settings) -> Workload:
     algorithm = of.make_algorithm()
-    material = gather(of, algorithm.data, load(), tiny.tokenizer())
+    material = gather(of, algorithm, load(), tiny.tokenizer())
     return Workload(of, algorithm, material, None)
 
 
@@ -88,7 +88,7 @@ def test_a_plan_needs_no_weights(planned: Planned) -> None:
 def test_micro_batches_are_those_of_the_trainer(settings: Callable[..., Settings], algo: str, layout: str) -> None:
     given = settings(algo, layout=layout, gradient_accumulation_steps=3, num_train_epochs=2, data_seed=5)
     algorithm = given.make_algorithm()
-    material = gather(given, algorithm.data, load(), tiny.tokenizer())
+    material = gather(given, algorithm, load(), tiny.tokenizer())
     policy = Policy(tiny.model(), None, None, None)
     trainer = PreferenceTrainer(
         algorithm=algorithm,
@@ -259,7 +259,7 @@ def test_objects_in_place_of_names(planned: Planned) -> None:
 def test_the_forecast_rehearses_each_size_once(settings: Callable[..., Settings], monkeypatch) -> None:
     given = settings()
     algorithm = given.make_algorithm()
-    forecast = Forecast(given, algorithm, gather(given, "pairs", load(), tiny.tokenizer()), given.model)
+    forecast = Forecast(given, algorithm, gather(given, algorithm, load(), tiny.tokenizer()), given.model)
     first = forecast.peak(4, 1)
     monkeypatch.setattr("xpo.train.forecast.rehearse", None)
     assert forecast.peak(4, 1, "tree") == first

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, softplus
 
-__all__ = ["forward_kl", "k1", "k2", "k3", "leave_one_out", "log1mexp", "logsigmoid", "smoothed", "softplus"]
+__all__ = ["bounded", "forward_kl", "k1", "k2", "k3", "leave_one_out", "log1mexp", "logsigmoid", "smoothed", "softplus"]
 
 
 def log1mexp(a: Tensor) -> Tensor:
@@ -18,6 +18,11 @@ def log1mexp(a: Tensor) -> Tensor:
     expm1 = torch.log(-torch.expm1(torch.where(near, a, torch.full_like(a, -1.0))))
     log1p = torch.log1p(-torch.exp(torch.where(near, torch.full_like(a, -1.0), a)))
     return torch.where(near, expm1, log1p)
+
+
+def bounded(exponents: Tensor) -> Tensor:
+    """Exponents that exp() takes without overflow, with room left for a factor and a sum; the slope is 0 beyond."""
+    return exponents.clamp_max(math.log(torch.finfo(exponents.dtype).max) - 8.0)
 
 
 def smoothed(z: Tensor, label_smoothing: float) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from xpo.plugins import Entry, Registry, load
@@ -54,7 +55,9 @@ def describe(name: str, entry: Entry) -> dict[str, Any]:
         "paper": {"title": cls.paper.title, "url": cls.paper.url, "year": cls.paper.year},
         "data": cls.data,
         "columns": COLUMNS[cls.data],
-        "needs": {"reference": cls.needs.reference, "samples": cls.needs.samples, "least": cls.needs.least},
+        "further_columns": [*cls.columns, *("/".join(names) for names in cls.extras.values())],
+        "trains": cls.model,
+        "needs": asdict(cls.needs),
         "settings": {key: {"default": default, "help": text} for key, (default, text) in cls.settings().items()},
         "aliases": dict(cls.aliases),
         "training": dict(cls.training),
@@ -70,6 +73,9 @@ def needs(found: dict[str, Any]) -> str:
     wanted = found["needs"]
     parts = [
         "a reference model" if wanted["reference"] else "",
+        "a value model" if wanted["values"] else "",
+        "full next-token distributions" if wanted["vocabulary"] else "",
+        "a number for every completion" if wanted["scores"] else "",
         f"{wanted['samples']} samples of every prompt" if wanted["samples"] else "",
         f"{wanted['least']} prompts in a micro-batch" if wanted["least"] > 1 else "",
     ]
@@ -95,6 +101,8 @@ def _show(found: dict[str, Any]) -> None:
         ("loss", found["equation"]),
         ("paper", f"{paper['title']} ({paper['year']}), {paper['url']}"),
         ("data", f"{found['data']}: columns {found['columns']}"),
+        ("reads too", ", ".join(found["further_columns"]) or "nothing else"),
+        ("trains", f"a {found['trains']} model" if found["trains"] != "policy" else "a policy"),
         ("needs", needs(found)),
         ("full fine-tuning", _assignments(found["training"])),
         ("LoRA", _assignments({**found["training"], **found["lora_training"]})),

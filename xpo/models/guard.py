@@ -35,7 +35,7 @@ def choose_engine(model: Model, groups: Sequence[Group], layout: str, device: to
         layout: the layout that is wanted, ``tree`` or ``padded``.
     """
     lines: list[str] = []
-    groups = [_answered(group) for group in groups]
+    groups = [with_stand_ins(group) for group in groups]
     engine = Engine(padded, compact=keeps_logits(type(innermost(model)).forward))
     training = model.training
     model.eval()
@@ -49,7 +49,7 @@ def choose_engine(model: Model, groups: Sequence[Group], layout: str, device: to
             if layout == "tree":
                 tree = replace(engine, arrange=Tree(reach(model)))
                 reason = no_tree(innermost(model))
-                batch = Batch.of(_checked(groups), device=device)
+                batch = Batch.of(to_compare(groups), device=device)
                 if reason is None:
                     reason = _difference(model, batch, tree, engine)
                 if reason is None:
@@ -102,7 +102,7 @@ def _said(model: Model, batch: Batch, completions: Tensor, engine: Engine) -> Te
     return (scores.logps[batch.mask] if scores.rewards is None else scores.rewards).double()
 
 
-def _checked(groups: Sequence[Group]) -> list[Group]:
+def to_compare(groups: Sequence[Group]) -> list[Group]:
     """The longest group, and as many of the first ones as the comparison has room for."""
     longest = max(groups, key=attrgetter("length"))
     chosen, room = [_short(longest, 2)], POSITIONS
@@ -115,7 +115,7 @@ def _checked(groups: Sequence[Group]) -> list[Group]:
     return chosen
 
 
-def _answered(group: Group) -> Group:
+def with_stand_ins(group: Group) -> Group:
     """A prompt that is yet to be answered, with two stand-ins for completions."""
     if group.completions:
         return group

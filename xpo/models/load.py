@@ -46,8 +46,8 @@ class Policy:
 
 def load_tokenizer(config: ModelConfig, chat_template_path: str | None = None) -> PreTrainedTokenizerBase:
     """Load the tokenizer beside the model, with another chat template if one is given."""
-    name = _name(config)
-    with _explained(name, "tokenizer"):
+    name = name_of(config)
+    with explained(name, "tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(
             name, revision=config.model_revision, trust_remote_code=config.trust_remote_code
         )
@@ -62,37 +62,37 @@ def load_policy(config: ModelConfig, *, training: bool = True, scalar: bool = Fa
     A directory that holds a PEFT adapter is loaded as that adapter on its base model. ``--use_peft`` continues it;
     its starting state is kept under a second, frozen name, since "adapters off" would be the base, not the start.
     """
-    name = _name(config)
+    name = name_of(config)
     quantization = "4-bit" if config.load_in_4bit else "8-bit" if config.load_in_8bit else None
     if training and quantization and not config.use_peft:
         raise SettingError(
             f"{quantization} weights cannot be trained themselves; add --use_peft to train adapters on them"
         )
-    with _explained(name, "adapter"):
-        base, adapter_path = _base_of(name)
+    with explained(name, "adapter"):
+        base, adapter_path = base_of(name)
     kwargs: dict[str, Any] = {
         "revision": config.model_revision if adapter_path is None else "main",
         "trust_remote_code": config.trust_remote_code,
         "attn_implementation": config.attn_implementation,
-        "dtype": _dtype(config),
+        "dtype": dtype_of(config),
     }
     if quantization:
         kwargs["quantization_config"] = get_quantization_config(config)
         kwargs["device_map"] = {"": _local_device()}
-    with _explained(name, "model"):
+    with explained(name, "model"):
         model = _scalar(base, kwargs) if scalar else AutoModelForCausalLM.from_pretrained(base, **kwargs)
     if scalar:
         config = replace(config, lora_task_type="SEQ_CLS")
     _keep_layout(model)
     if not training:
         if adapter_path is not None:
-            with _explained(name, "adapter"):
+            with explained(name, "adapter"):
                 model = PeftModel.from_pretrained(model, adapter_path)
         return Policy(model, name, None, quantization)
     if quantization:
         # Checkpointing is the training arguments' to decide, so it is not switched on here.
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
-    return _adapted(model, config, name, adapter_path, quantization)
+    return adapted(model, config, name, adapter_path, quantization)
 
 
 def adapt(model: PreTrainedModel | PeftModel, config: ModelConfig, *, scalar: bool = False) -> Policy:
@@ -105,7 +105,7 @@ def adapt(model: PreTrainedModel | PeftModel, config: ModelConfig, *, scalar: bo
     _keep_layout(model)
     if isinstance(model, PeftModel):
         return Policy(model, None, "new", None)
-    return _adapted(model, config, None, None, None)
+    return adapted(model, config, None, None, None)
 
 
 def _scalar(base: str, kwargs: dict[str, Any]) -> PreTrainedModel:
@@ -126,13 +126,13 @@ def _scalar(base: str, kwargs: dict[str, Any]) -> PreTrainedModel:
 
 def load_classifier(name: str, config: ModelConfig) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a sequence-classification model with one output, or an adapter that makes one, and its tokenizer."""
-    with _explained(name, "reward model"):
-        base, adapter = _base_of(name)
+    with explained(name, "reward model"):
+        base, adapter = base_of(name)
         settings = AutoConfig.from_pretrained(base, trust_remote_code=config.trust_remote_code)
         if adapter is None and settings.num_labels != 1:
             raise ModelError(f"reward model '{name}' has {settings.num_labels} outputs; a reward model has one")
         model = AutoModelForSequenceClassification.from_pretrained(
-            base, num_labels=1, trust_remote_code=config.trust_remote_code, dtype=_dtype(config)
+            base, num_labels=1, trust_remote_code=config.trust_remote_code, dtype=dtype_of(config)
         )
         if adapter is not None:
             model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
@@ -172,7 +172,7 @@ def _keep_layout(model: torch.nn.Module) -> None:
             module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]  # torch types every attribute
 
 
-def _adapted(
+def adapted(
     model: PreTrainedModel, config: ModelConfig, name: str | None, adapter_path: str | None, quantization: str | None
 ) -> Policy:
     if adapter_path is not None:
@@ -180,7 +180,7 @@ def _adapted(
             raise SettingError(
                 f"'{name}' holds a PEFT adapter; add --use_peft to go on training it, or merge it into its base"
             )
-        with _explained(adapter_path, "adapter"):
+        with explained(adapter_path, "adapter"):
             wrapped = PeftModel.from_pretrained(model, adapter_path, is_trainable=True)
             wrapped.load_adapter(adapter_path, adapter_name=REFERENCE_ADAPTER, is_trainable=False)
         return Policy(wrapped, name, "continued", quantization)
@@ -192,7 +192,7 @@ def _adapted(
         raise SettingError(f"adapters cannot be added: {error}") from error
 
 
-def _base_of(name: str) -> tuple[str, str | None]:
+def base_of(name: str) -> tuple[str, str | None]:
     """(model to load, adapter directory or None)."""
     if not (Path(name) / "adapter_config.json").is_file():
         return name, None
@@ -204,13 +204,13 @@ def _base_of(name: str) -> tuple[str, str | None]:
     return base, name
 
 
-def _name(config: ModelConfig) -> str:
+def name_of(config: ModelConfig) -> str:
     if config.model_name_or_path is None:
         raise SettingError("no model is given; pass --model_name_or_path")
     return str(config.model_name_or_path)
 
 
-def _dtype(config: ModelConfig) -> Any:
+def dtype_of(config: ModelConfig) -> Any:
     return config.dtype if config.dtype in ("auto", None) else getattr(torch, config.dtype)
 
 
@@ -222,13 +222,13 @@ def _template(path: str) -> str:
     source = Path(path)
     if source.is_file():
         return source.read_text(encoding="utf-8")
-    with _explained(path, "chat template"):
+    with explained(path, "chat template"):
         template = AutoTokenizer.from_pretrained(path).chat_template
     return str(template)
 
 
 @contextmanager
-def _explained(name: str, what: str) -> Iterator[None]:
+def explained(name: str, what: str) -> Iterator[None]:
     """Turn what libraries raise for a missing or broken model into one message with the way out."""
     try:
         yield

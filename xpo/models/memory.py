@@ -11,7 +11,7 @@ import torch
 from xpo.api.batch import Batch
 from xpo.api.groups import Group
 from xpo.compat import attention_of
-from xpo.models.guard import _answered, _checked, reach
+from xpo.models.guard import reach, to_compare, with_stand_ins
 from xpo.models.layout import Tree, padded
 from xpo.models.masks import no_tree
 from xpo.models.outline import Outline
@@ -32,6 +32,7 @@ class Terms:
         reference: whether there is one.
         given: outline of a reference that is another model; else it is the policy as it starts.
         vocabulary: whether the loss reads full distributions.
+        values: whether a value model is trained beside the policy.
         accumulates: whether gradients of earlier micro-batches are there.
         dropout: whether dropout is left on.
         checkpointing: training arguments, if activations are computed again for the gradient.
@@ -44,6 +45,7 @@ class Terms:
     reference: bool = False
     given: Outline | None = None
     vocabulary: bool = False
+    values: bool = False
     accumulates: bool = False
     dropout: bool = False
     checkpointing: Any = None
@@ -89,4 +91,4 @@ def expected_engine(model: Model, layout: str, device: str) -> Engine:
 
 def compared(groups: Sequence[Group]) -> Batch:
     """The batch by which the guard compares layouts, of the groups it is given."""
-    return Batch.of(_checked([_answered(group) for group in groups]))
+    return Batch.of(to_compare([with_stand_ins(group) for group in groups]))

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from peft import PeftConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
 from trl import ModelConfig, get_quantization_config
 
 from xpo.compat import AutoHfQuantizer
@@ -19,11 +19,11 @@ from xpo.models.hollow import stand_in
 from xpo.models.load import (
     REFERENCE_ADAPTER,
     Policy,
-    _adapted,
-    _base_of,
-    _dtype,
-    _explained,
-    _name,
+    adapted,
+    base_of,
+    dtype_of,
+    explained,
+    name_of,
     parameter_counts,
 )
 from xpo.models.scoring import Model, innermost
@@ -47,30 +47,35 @@ class Outline:
     lines: tuple[str, ...] = ()
 
 
-def outline(config: ModelConfig) -> Outline:
-    """The outline of what ``load_policy`` would load, with the same errors.
+def outline(config: ModelConfig, *, scalar: bool = False) -> Outline:
+    """The outline of what ``load_policy`` would load, with the same errors; ``scalar`` for a reward model.
 
     Raises:
         XpoError: the model cannot be trained as asked, or its configuration cannot be read.
     """
-    name = _name(config)
+    name = name_of(config)
     quantization = "4-bit" if config.load_in_4bit else "8-bit" if config.load_in_8bit else None
-    with _explained(name, "adapter"):
-        base, adapter = _base_of(name)
+    with explained(name, "adapter"):
+        base, adapter = base_of(name)
     known: dict[str, Any] = {
         "revision": config.model_revision if adapter is None else "main",
         "trust_remote_code": config.trust_remote_code,
     }
-    with _explained(name, "model"):
+    with explained(name, "model"):
         settings = AutoConfig.from_pretrained(base, **known)
         lines, attention = _attention(config)
         kept = getattr(settings, "dtype", None) or torch.float32
-        dtype = _dtype(config)
+        dtype = dtype_of(config)
         dtype = dtype if isinstance(dtype, torch.dtype) else kept
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(
+            if scalar:
+                settings.num_labels = 1
+            made = AutoModelForSequenceClassification if scalar else AutoModelForCausalLM
+            model = made.from_config(
                 settings, dtype=dtype, attn_implementation=attention, trust_remote_code=config.trust_remote_code
             )
+    if scalar:
+        config = replace(config, lora_task_type="SEQ_CLS")
     count = sum(one.numel() for one in model.parameters())
     stored = count * kept.itemsize if kept != dtype or quantization else 0
     if getattr(settings, "quantization_config", None) is not None and not quantization:
@@ -84,7 +89,7 @@ def outline(config: ModelConfig) -> Outline:
         if adapter is not None and config.use_peft:
             policy = Policy(_continued(model, adapter), name, "continued", quantization)
         else:
-            policy = _adapted(model, config, name, adapter, quantization)
+            policy = adapted(model, config, name, adapter, quantization)
     counts = parameter_counts(policy.model)
     stand_in(policy.model, nested=bool(config.use_bnb_nested_quant))
     return Outline(policy, *counts, stored, tuple(lines))
@@ -99,13 +104,13 @@ def outline_of(model: Model, config: ModelConfig) -> Outline:
             (adapter, *_) = model.peft_config.values()
             policy = Policy(get_peft_model(bare, adapter), None, "new", None)
         else:
-            policy = _adapted(bare, config, None, None, None)
+            policy = adapted(bare, config, None, None, None)
     return Outline(policy, *parameter_counts(policy.model))
 
 
 def _continued(model: PreTrainedModel, adapter: str) -> PeftModel:
     """Adapters of the shapes that ``adapter`` has, and a frozen copy of them as the reference."""
-    with _explained(adapter, "adapter"):
+    with explained(adapter, "adapter"):
         config = PeftConfig.from_pretrained(adapter)
     config.inference_mode = False
     config.init_lora_weights = True  # other ways to begin are computed from the weights

@@ -50,8 +50,8 @@ class Reference:
         everything = torch.arange(len(batch), device=batch.mask.device)
         asked = [one.referenced or vocabulary for group in batch.groups for one in group.completions]
         if self.cache is None or vocabulary or temperature != 1.0:
-            some = everything[torch.tensor(asked, dtype=torch.bool, device=everything.device)]
-            parts = [self._compute(batch, some, temperature)] if len(some) else []
+            some = [number for number, one in enumerate(asked) if one]
+            parts = [self._compute(batch, everything[some], temperature)] if some else []
             return assemble(batch, parts, vocabulary)
         keys = [
             key(group.prompt_ids if one.after is None else group.prompt_ids[: one.after], one.ids)

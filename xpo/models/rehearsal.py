@@ -16,6 +16,7 @@ from torch import Tensor
 
 from xpo.api.batch import Batch, Scores
 from xpo.compat import FakeTensorMode, checkpoint_activations, outside_modes
+from xpo.models.critic import Critic
 from xpo.models.hollow import Known, hollow
 from xpo.models.layout import Layout, padded
 from xpo.models.load import REFERENCE_ADAPTER, disable_dropout
@@ -23,7 +24,7 @@ from xpo.models.memory import Passes, Sampled, Terms, expected_engine
 from xpo.models.outline import Outline
 from xpo.models.phases import Phase, Phases
 from xpo.models.reference import Reference, start_of
-from xpo.models.scoring import Engine, Scored, assemble, forward, head_of, innermost, keeps_logits
+from xpo.models.scoring import Engine, Scored, assemble, forward, head_of, innermost, keeps_logits, scalar_head
 
 #: Bytes for each logit of a token that is drawn: the logits, a copy, and their softmax and its sums in float64.
 DRAWN = 4 + 4 + 8 + 8
@@ -59,6 +60,7 @@ class _Rehearsal:
         self.phases = Phases(self._label)
         self.ledger = self.phases.ledger
         self.vocabulary = 0
+        self.critic: Critic | None = None
 
     def run(self, passes: Passes) -> list[Phase]:
         usual = replace(self.engine, arrange=padded, branches=False)  # what the guard compares with
@@ -71,6 +73,7 @@ class _Rehearsal:
             with self.ledger:
                 with self.phases.during("load"):
                     reference = self._reference()
+                    self._value_model()
                 for batch, parts in checked:
                     self._score("check", batch, parts)
                 self._step()
@@ -101,7 +104,7 @@ class _Rehearsal:
             self.ledger.book([tensor], "adapters" if own else "weights")
         self.trained = [one for one in self.model.parameters() if one.requires_grad]
         for parameter in self.trained:
-            parameter.register_post_accumulate_grad_hook(lambda one: self.ledger.book([one.grad], "gradients"))
+            self._booked(parameter)
 
     def _reference(self) -> Reference | None:
         if not self.terms.reference:
@@ -115,6 +118,20 @@ class _Rehearsal:
             hollow(model)
         engine = expected_engine(model, self.terms.layout, self.terms.device)
         return Reference(model, "given model", is_start=False, engine=engine)
+
+    def _value_model(self) -> None:
+        if not self.terms.values:
+            return
+        with self.ledger.during("value model"):
+            self.critic = Critic(self.model)
+        for parameter in self.critic.own().values():
+            self.trained.append(parameter)
+            self._booked(parameter)
+
+    def _booked(self, parameter: torch.nn.Parameter) -> None:
+        """Tell the ledger of its gradient."""
+        hook = parameter.register_post_accumulate_grad_hook  # torch leaves it untyped
+        hook(lambda one: self.ledger.book([one.grad], "gradients"))  # type: ignore[no-untyped-call]
 
     def _step(self) -> None:
         """The step of the optimiser, which leaves its states behind, as after the first step of a run."""
@@ -136,17 +153,20 @@ class _Rehearsal:
         with self.phases.during("forward"), self._precision():
             scored = [self._forward(batch, part) for part in parts]
             policy = assemble(batch, scored, self.terms.vocabulary)
+            if self.critic is not None:
+                valued = self.critic(batch, _laid_out(self.engine, batch, None)).sum()
         anchor: Scores | None = None
         if reference is not None:
             with self.phases.during("reference"), self._precision():
                 reference = replace(reference, engine=_laid_out(reference.engine, batch, None))
                 anchor = reference.score(batch, vocabulary=self.terms.vocabulary)
         with self.phases.during("backward"):
-            loss = policy.logps.sum()
+            loss = policy.logps.sum() if policy.rewards is None else policy.rewards.sum()
+            loss = loss if self.critic is None else loss + valued
             if self.terms.vocabulary:
                 others = [] if anchor is None else [anchor]
                 loss = loss + policy.over_vocabulary(_divergence, *others).sum()
-            loss.backward()  # type: ignore[no-untyped-call]  # torch's
+            loss.backward()
         self._clear()
 
     def _score(self, phase: str, batch: Batch, parts: list[_Part]) -> None:
@@ -183,7 +203,8 @@ class _Rehearsal:
         for trained in (False, True):
             index = (batch.trainable == trained).nonzero().flatten()
             if index.numel():
-                found.append(_Part(index, _laid_out(engine, batch, index), trained))
+                whole = scalar_head(innermost(self.model)) is not None
+                found.append(_Part(index, _laid_out(engine, batch, index, whole), trained))
         return found
 
     def _gradients(self) -> None:
@@ -205,11 +226,14 @@ class _Rehearsal:
         return "masks" if len(shape) > 2 and shape[-1] == shape[-2] else ""
 
 
-def _laid_out(engine: Engine, batch: Batch, completions: Tensor | None) -> Engine:
+def _laid_out(engine: Engine, batch: Batch, completions: Tensor | None, whole: bool = False) -> Engine:
     """The engine with the layout of some completions of a batch, or of all, made beforehand, while values count."""
     with outside_modes():
-        layout = engine.arrange(batch, torch.arange(len(batch)) if completions is None else completions)
+        some = torch.arange(len(batch)) if completions is None else completions
+        layout = engine.arrange(batch, some, whole=whole)
         known = {"source": layout.source.as_subclass(Known)}
+        if layout.last is not None:
+            known["last"] = layout.last.as_subclass(Known)
         if layout.ends is not None:
             known["real"] = layout.real.as_subclass(Known)
         layout = replace(layout, **known)

@@ -52,7 +52,8 @@ class Forecast:
         self.settings, self.material, self.needs = settings, material, algorithm.needs
         self.device = str(settings.training.device.type)
         given = settings.objects.get("model_name_or_path")
-        self.outline = outline(config) if given is None else outline_of(given, config)
+        self.scalar = algorithm.model != "policy"
+        self.outline = outline(config, scalar=self.scalar) if given is None else outline_of(given, config)
         self.other = _other(settings, config) if self.needs.reference else None
         self.sampling = sampling_of(settings, algorithm)
         self.work = Workload(settings, algorithm, material, self.sampling)
@@ -121,6 +122,7 @@ class Forecast:
             reference=self.needs.reference,
             given=self.other,
             vocabulary=self.needs.vocabulary,
+            values=self.needs.values,
             accumulates=accumulation > 1,
             dropout=not self.settings.run.disable_dropout,
             checkpointing=args if args.gradient_checkpointing else None,
@@ -129,6 +131,10 @@ class Forecast:
 
     def _passes(self, size: int, accumulation: int, layout: str) -> Passes:
         args, run, material = self.settings.training, self.settings.run, self.material
+        checked = [compared(self.work.first(layout))]
+        trained = self.work.heaviest(size, accumulation, layout, self.reach)
+        if self.scalar:  # it is looked at by the comparisons it learns from
+            return Passes(trained, checked, heaviest_chunk(material.held_out, EXAMINED, layout, self.reach))
         scored = heaviest_chunk(material.compared, EXAMINED, layout, self.reach)
         if args.eval_strategy != "no":
             held = [self._answered(group) for group in material.held_out]
@@ -143,8 +149,8 @@ class Forecast:
             most = self.work.rows_a_step // args.world_size * self.sampling.samples
             sampled += _sampled(material.train, most, self.sampling.max_tokens)
         return Passes(
-            trained=self.work.heaviest(size, accumulation, layout, self.reach),
-            checked=[compared(self.work.first(layout))],
+            trained=trained,
+            checked=checked,
             scored=scored,
             sampled=sampled,
             again=bool(prompts) and not self.needs.reference and self.outline.policy.adapter is None,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from xpo import PAIR_METRICS, Algorithm, Batch, Config, Loss, Paper, Scores, Term, option, rewards_of_pairs
-from xpo.api.math import softplus
+from xpo.api.math import bounded, softplus
 
 
 def alphapo_reward(average_logps: Tensor, beta: float, alpha: float) -> Tensor:
@@ -20,9 +19,7 @@ def alphapo_reward(average_logps: Tensor, beta: float, alpha: float) -> Tensor:
     """
     if alpha == 0:
         return beta * average_logps
-    # Short of the largest number of the format by e^8, which leaves room for beta / alpha.
-    largest = math.log(torch.finfo(average_logps.dtype).max) - 8.0
-    return -beta / alpha * torch.expm1((-alpha * average_logps).clamp_max(largest))
+    return -beta / alpha * torch.expm1(bounded(-alpha * average_logps))
 
 
 def alphapo_loss(chosen_rewards: Tensor, rejected_rewards: Tensor, gamma: float) -> Tensor:

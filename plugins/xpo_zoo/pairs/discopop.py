@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from xpo import PAIR_METRICS, Algorithm, Batch, Config, Loss, Needs, Paper, Scores, Term, option, rewards_of_pairs
-from xpo.api.math import logsigmoid, softplus
+from xpo.api.math import bounded, logsigmoid, softplus
 
 
 def discopop_loss(margins: Tensor, beta: float, tau: float) -> Tensor:
@@ -20,8 +20,7 @@ def discopop_loss(margins: Tensor, beta: float, tau: float) -> Tensor:
     """
     z = beta * margins
     # g e^-z in one exponent: far left g is 0 and e^-z overflows. With tau above 1 e^-z wins, and needs a bound.
-    bound = math.log(torch.finfo(z.dtype).max) - 8.0
-    exponential = torch.exp((logsigmoid(z / tau) - z).clamp_max(bound))
+    exponential = torch.exp(bounded(logsigmoid(z / tau) - z))
     return torch.sigmoid(-z / tau) * softplus(-z) + exponential
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from xpo import PAIR_METRICS, Algorithm, Batch, Config, Loss, Needs, Paper, Scores, Term, option, rewards_of_pairs
-from xpo.api.math import softplus
+from xpo.api.math import bounded, softplus
 
 DIVERGENCES = ("reverse_kl", "forward_kl", "js", "alpha")
 
@@ -21,14 +21,12 @@ def derivative(logratios: Tensor, divergence: str, alpha: float) -> Tensor:
 
     Args: log-ratios R of any shape.
     """
-    # Far below the reference a power of 1/u overflows; the bound leaves room for a sum over pairs.
-    bound = math.log(torch.finfo(logratios.dtype).max) - 8.0
     if divergence == "forward_kl":
-        return -torch.exp((-logratios).clamp_max(bound))
+        return -torch.exp(bounded(-logratios))
     if divergence == "js":
         return math.log(2.0) - softplus(-logratios)
     if divergence == "alpha":
-        return -torch.expm1((-alpha * logratios).clamp_max(bound)) / alpha
+        return -torch.expm1(bounded(-alpha * logratios)) / alpha
     return logratios
 
 

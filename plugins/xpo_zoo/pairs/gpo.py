@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -10,20 +9,14 @@ import torch
 from torch import Tensor
 
 from xpo import PAIR_METRICS, Algorithm, Batch, Config, Loss, Needs, Paper, Scores, Term, option, rewards_of_pairs
-from xpo.api.math import softplus
-
-
-def _exponential(z: Tensor) -> Tensor:
-    # A margin of some hundred nats the wrong way must not overflow; the bound leaves room for a sum over pairs.
-    return torch.exp((-z).clamp_max(math.log(torch.finfo(z.dtype).max) - 8.0))
-
+from xpo.api.math import bounded, softplus
 
 #: What a margin z costs: decreasing at 0, convex but for Savage.
 COSTS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "logistic": lambda z: softplus(-z),
     "hinge": lambda z: (1.0 - z).relu(),
     "squared": lambda z: (z - 1.0).square(),
-    "exponential": _exponential,
+    "exponential": lambda z: torch.exp(bounded(-z)),
     "truncated_quadratic": lambda z: (1.0 - z).relu().square(),
     "savage": lambda z: torch.sigmoid(-z).square(),
 }
