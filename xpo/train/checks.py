@@ -108,6 +108,15 @@ def _data(settings: Settings, by: Mapping[str, Given]) -> None:
         )
     if "forget_column" in by and data != "forget":
         raise SettingError(f"{by['forget_column'].label} is for methods that unlearn; {run.algo} learns from {data}")
+    if settings.source("retain_dataset") is not None:
+        if data != "forget":
+            raise SettingError(
+                f"{_label('retain_dataset', by)} is for methods that unlearn; {run.algo} learns from {data}"
+            )
+        if run.forget_column is not None:
+            raise SettingError(
+                f"{_label('retain_dataset', by)} and {_label('forget_column', by)} both say what to retain; give one"
+            )
     if run.sft_coef and (data == "rollouts" or settings.entry.cls.model != "policy"):
         why = "what is sampled is nothing to imitate" if data == "rollouts" else "a reward model has no likelihood"
         raise SettingError(

@@ -30,6 +30,7 @@ OBJECTS = (
     "dataset_name",
     "eval_dataset",
     "replay_dataset",
+    "retain_dataset",
     "reference_model",
     "reward",
     "tokenizer",

@@ -86,7 +86,9 @@ def gather(
         truth = _rows(f"{EMBEDDED}:temperature=0", "lists", test, settings, registry)
         compared = _as(truth, "lists", settings, tokenizer).groups
     own, retained = _apart(train.groups, rows.origin)
+    retained += _retained(settings, registry, tokenizer, lines)
     held_own, held_retained = _apart(evaluated.groups, None) if evaluated else ([], [])
+    held_retained = held_retained or (retained if held_own else [])
     replayed = _replayed(settings, registry, tokenizer, lines)
     return Material(
         train=own,
@@ -117,6 +119,23 @@ def _apart(groups: list[Group], origin: str | None) -> tuple[list[Group], list[G
     return own, retained
 
 
+def _retained(
+    settings: Settings, registry: Registry, tokenizer: PreTrainedTokenizerBase, lines: list[str]
+) -> list[Group]:
+    """Rows to retain that are a data set of their own."""
+    source = settings.source("retain_dataset")
+    if source is None:
+        return []
+    rows = _rows(source, "demonstrations", settings.run.dataset_train_split, settings, registry)
+    found = _as(rows, "demonstrations", settings, tokenizer)
+    lines += [f"retain: {rows.origin}, {len(rows)} rows, one beside every row to forget", *found.lines()]
+    return _as_role(found.groups, "retain")
+
+
+def _as_role(groups: Sequence[Group], role: str) -> list[Group]:
+    return [replace(group, completions=[replace(one, role=role) for one in group.completions]) for group in groups]
+
+
 def _replayed(
     settings: Settings, registry: Registry, tokenizer: PreTrainedTokenizerBase, lines: list[str]
 ) -> list[Group]:
@@ -127,9 +146,7 @@ def _replayed(
     rows = _rows(source, "demonstrations", settings.run.replay_split, settings, registry)
     found = _as(rows, "demonstrations", settings, tokenizer)
     lines += [f"replay: {rows.origin}, {len(rows)} rows, one beside every row of a step", *found.lines()]
-    return [
-        replace(group, completions=[replace(one, role="replay") for one in group.completions]) for group in found.groups
-    ]
+    return _as_role(found.groups, "replay")
 
 
 def hold_out(rows: Rows, size: float | int, seed: int) -> tuple[Rows, Rows]:
@@ -180,6 +197,9 @@ def _only(source: Any, settings: Settings, registry: Registry) -> str:
 def _prepared(
     rows: Rows, algorithm: Algorithm[Any], settings: Settings, tokenizer: PreTrainedTokenizerBase
 ) -> Prepared:
+    if settings.source("retain_dataset") is not None and not {"split"} & set(rows.columns):
+        found = _as(rows, "demonstrations", settings, tokenizer)
+        return replace(found, groups=_as_role(found.groups, "forget"))
     return _as(
         rows,
         algorithm.data,

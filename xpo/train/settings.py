@@ -47,6 +47,9 @@ class RunSettings:
     max_length: int | None = option(1024, "most tokens of prompt and completion; none for no limit")
     max_prompt_length: int | None = option(None, "most tokens of a prompt, cut from the left")
     forget_column: str | None = option(None, "column that says which rows to forget")
+    retain_dataset: str | None = option(
+        None, "rows to retain, where they are not in the data itself: all rows of the data are then to be forgotten"
+    )
     sft_coef: float = option(0.0, "weight of an added NLL on the best completion of each row, a mean over tokens")
     replay_dataset: str | None = option(
         None, "demonstrations or plain text to learn beside the data, a row beside every row, so as not to forget them"
