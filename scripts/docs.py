@@ -16,7 +16,7 @@ from pathlib import Path
 from xpo.plugins import load
 
 ROOT = Path(__file__).resolve().parent.parent
-FILES = ("README.md", "benchmarks/README.md", "docs/engine.md")
+FILES = ("README.md", "benchmarks/README.md", "docs/agreement.md", "docs/engine.md")
 BLOCK = re.compile(r"(<!-- generated: (?P<name>[\w-]+) -->\n)(?P<body>.*?)(<!-- end -->)", re.DOTALL)
 
 
@@ -50,6 +50,13 @@ def throughput_cases() -> str:
     return "\n".join(lines) + "\n"
 
 
+def testbed() -> str:
+    """The tables of the newest record of the experiments on the testbed."""
+    from benchmarks.testbed.table import newest
+
+    return newest()
+
+
 def architectures() -> str:
     """The models on which trees are held against padded rows."""
     from scripts.architectures import table
@@ -57,9 +64,26 @@ def architectures() -> str:
     return table()
 
 
+def agreement() -> str:
+    """Methods whose loss and gradient are those of TRL."""
+    from scripts.agreement import equal
+
+    return equal()
+
+
+def disagreement() -> str:
+    """Methods that differ from TRL on purpose."""
+    from scripts.agreement import different
+
+    return different()
+
+
 GENERATORS: Mapping[str, Callable[[], str]] = {
+    "agreement": agreement,
     "algorithms": algorithms,
     "architectures": architectures,
+    "testbed": testbed,
+    "disagreement": disagreement,
     "throughput": throughput,
     "throughput-cases": throughput_cases,
 }

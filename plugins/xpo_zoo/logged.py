@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from xpo import Batch
+from xpo import Batch, Loss, Term
 from xpo_zoo.ranking import beats, ranks, tied
 
 LABEL_METRICS: Mapping[str, str] = {
@@ -76,15 +76,12 @@ def rewards_of_lists(batch: Batch, rewards: Tensor, logps: Tensor | None = None)
 
 READING_METRICS: Mapping[str, str] = {
     "mean_reward": "mean reward over all completions",
-    "min_reward": "lowest reward of a micro-batch, averaged over micro-batches",
-    "max_reward": "highest reward of a micro-batch, averaged over micro-batches",
+    "min_reward": "lowest of them",
+    "max_reward": "highest of them",
 }
 
 
-def readings(rewards: Tensor) -> dict[str, Tensor]:
-    """How high and how far apart the (C,) numbers are that a reward model reads."""
-    return {
-        "mean_reward": rewards.detach(),
-        "min_reward": rewards.detach().amin().reshape(1),
-        "max_reward": rewards.detach().amax().reshape(1),
-    }
+def loss_of_readings(terms: Sequence[Term], metrics: Mapping[str, Tensor], rewards: Tensor) -> Loss:
+    """The loss of a reward model, which also logs how high and how far apart its (C,) rewards are."""
+    read = rewards.detach()
+    return Loss(terms, {**metrics, "mean_reward": read}, lowest={"min_reward": read}, highest={"max_reward": read})

@@ -39,10 +39,17 @@ RUNS: dict[str, tuple[str, int, int, list[str]]] = {
     "simpo": ("simpo", 13, 4, ["--sft_weight", "0.5"]),
     "kto": ("kto", 14, 4, ["--beta", "1.0"]),
     "kto, z0 zero": ("kto", 13, 4, ["--z0", "zero"]),
+    "a list": ("lipo", 13, 4, []),
+    "a reward model": ("bradley_terry", 13, 4, []),
+    "a value model": ("dro_v", 13, 4, []),
+    "a sum": ("dpo + 0.3*sft", 13, 4, ["--dpo.beta", "0.3"]),
     "rloo": ("rloo", 13, 4, ROLLOUTS),
     "rloo, normalised, used twice": ("rloo", 13, 4, [*ROLLOUTS, "--normalize_advantages", "--num_iterations", "2"]),
 }
-KINDS = {"dpo": "pairs", "simpo": "pairs", "kto": "labels", "rloo": "prompts"}
+KINDS = {
+    **dict.fromkeys(("dpo", "simpo", "bradley_terry", "dpo + 0.3*sft"), "pairs"),
+    **{"kto": "labels", "dro_v": "labels", "lipo": "lists", "rloo": "prompts"},
+}
 
 
 def command(name: str, folder: Path, output: Path, processes: int) -> list[str]:

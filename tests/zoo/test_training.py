@@ -43,6 +43,14 @@ def test_steps(tmp_path: Path, name: str) -> None:
     assert told <= sampled, "logged, but not explained in Algorithm.metrics"
 
 
+def test_every_method_is_held_against_its_equation() -> None:
+    """Beside the conformance kit, which tries all of them: each has a case worked out by hand."""
+    cases = "".join(path.read_text("utf-8") for path in Path(__file__).parent.glob("test_*.py"))
+    for name, cls in OWN.items():
+        assert cls.golden, name
+        assert any(f'"{case}"' in cases for case in cls.golden), f"{name}: no test in {Path(__file__).parent}"
+
+
 def test_a_file_holds_one_method() -> None:
     folders = {"pairs", "labels", "lists", "forget", "demonstrations", "rewards", "rollouts"}
     files = [path for folder in folders for path in (ROOT / "plugins" / "xpo_zoo" / folder).glob("[!_]*.py")]

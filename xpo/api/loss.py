@@ -48,10 +48,13 @@ class Loss:
         terms: the additive parts.
         metrics: 1-D tensors by name, one number an item; the loop logs the mean over all items of the logging window
             and all ranks. Gradients are dropped.
+        lowest, highest: the same, of which the lowest or the highest is logged instead.
     """
 
     terms: Sequence[Term]
     metrics: Mapping[str, Tensor] = field(default_factory=dict)
+    lowest: Mapping[str, Tensor] = field(default_factory=dict)
+    highest: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 #: How a negative log-likelihood is averaged: over the tokens of the step, or over sequences of their mean or sum.

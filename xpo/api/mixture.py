@@ -12,7 +12,7 @@ from torch import Tensor
 from xpo.api.algorithm import Algorithm, Config, Needs
 from xpo.api.batch import Batch, Scores
 from xpo.api.groups import Group
-from xpo.api.loss import Loss, nll
+from xpo.api.loss import Loss, Term, nll
 from xpo.errors import SettingError
 
 #: Between a part's name and its setting, in a field of a composed ``Config``; flags have a dot there.
@@ -104,7 +104,8 @@ class Mixture(Algorithm[Any]):
         return self.parts[0].algorithm.experience(batch, policy, reference)
 
     def loss(self, batch: Batch, policy: Scores, reference: Scores | None) -> Loss:
-        terms, metrics = [], {}
+        terms: list[Term] = []
+        logged: dict[str, dict[str, Tensor]] = {"metrics": {}, "lowest": {}, "highest": {}}
         for number, part in enumerate(self.parts):
             tag = self.tag(number)
             view, index = batch.part(tag)
@@ -116,8 +117,9 @@ class Mixture(Algorithm[Any]):
                 name = part.name if len(loss.terms) == 1 else f"{part.name}/{term.name}"
                 terms.append(replace(term, weight=part.weight * term.weight, name=name, part=tag))
             prefix = f"{part.name}/" if number else ""
-            metrics.update({prefix + name: values for name, values in loss.metrics.items()})
-        return Loss(terms, metrics)
+            for kind, found in logged.items():
+                found.update({prefix + name: values for name, values in getattr(loss, kind).items()})
+        return Loss(terms, **logged)
 
     def state_dict(self) -> dict[str, Any]:
         states = {part.name: part.algorithm.state_dict() for part in self.parts}

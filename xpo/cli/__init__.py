@@ -24,6 +24,7 @@ COMMANDS = {
     "train": "train a policy with one of the methods",
     "algos": "list the methods, or explain one of them",
     "plugins": "list installed plugins, what they bring and what failed",
+    "check": "try a method on made-up data: gradients, invariances, settings that do nothing",
     "cache": "show or clear cached reference log-probs",
     "plan": "say what a run would take, before anything is loaded",
 }

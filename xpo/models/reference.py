@@ -14,6 +14,7 @@ from trl import ModelConfig
 
 from xpo.api.batch import Batch, Scores
 from xpo.api.groups import Group
+from xpo.api.vocabulary import Distributions
 from xpo.errors import ModelError
 from xpo.models.cache import LogpCache, identify, key
 from xpo.models.fingerprint import fingerprint
@@ -76,9 +77,22 @@ class Reference:
         self.model.eval()
         try:
             with self.switch():
-                return forward(self.model, batch, completions, self.engine, temperature)
+                found = forward(self.model, batch, completions, self.engine, temperature)
+            return replace(found, distributions=self._anchored(found.distributions))
         finally:
             self.model.train(training)
+
+    def _anchored(self, found: Distributions | None) -> Distributions | None:
+        """Distributions that are projected as the reference whenever that happens."""
+        if found is None:
+            return None
+        project = found.project
+
+        def projected(states: torch.Tensor) -> torch.Tensor:
+            with torch.no_grad(), self.switch():
+                return project(states)
+
+        return replace(found, project=projected)
 
     def identity(self, *, precision: str) -> str | None:
         """What decides its log-probabilities, for the cache; None where the weights are not here to be read.

@@ -125,7 +125,7 @@ def forward(model: Model, batch: Batch, completions: Tensor, engine: Engine, tem
     if engine.compact:
         layout, states = hidden_states(model, batch, completions, engine)
         states, labels = states[layout.source], batch.ids[layout.completion, layout.token]
-        distributions = Distributions(states, head.logits)
+        distributions = Distributions(states, head.logits, _frozen(states))
         return Scored(layout.completion, layout.token, head.logps(states, labels), distributions)
     layout = engine.arrange(batch, completions)
     labels = batch.ids[layout.completion, layout.token]
@@ -134,7 +134,7 @@ def forward(model: Model, batch: Batch, completions: Tensor, engine: Engine, tem
     logits = _wide(logits)
     logits = logits if temperature == 1.0 else logits / temperature
     logps = -cross_entropy(logits, labels, reduction="none")
-    return Scored(layout.completion, layout.token, logps, Distributions(logits, _same))
+    return Scored(layout.completion, layout.token, logps, Distributions(logits, _same, _frozen(logits)))
 
 
 def hidden_states(
@@ -225,6 +225,13 @@ def head_of(model: Model) -> Head:
 def keeps_logits(forward: Callable[..., Any]) -> bool:
     """Whether a model can be asked for the logits of its last positions alone."""
     return "logits_to_keep" in inspect.signature(forward).parameters
+
+
+def _frozen(states: Tensor) -> Tensor | None:
+    """Everywhere, when scored without gradient: projected later, the head must not have one either."""
+    if torch.is_grad_enabled():
+        return None
+    return torch.ones(len(states), dtype=torch.bool, device=states.device)
 
 
 def _wide(values: Tensor) -> Tensor:

@@ -245,6 +245,8 @@ class _Setting:
         value.backward()  # type: ignore[no-untyped-call]  # torch leaves backward() untyped
         gradients = {name: torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for name, leaf in leaves.items()}
         metrics = {name: float(items.detach().double().mean()) for name, items in loss.metrics.items() if items.numel()}
+        metrics |= {name: float(items.detach().min()) for name, items in loss.lowest.items() if items.numel()}
+        metrics |= {name: float(items.detach().max()) for name, items in loss.highest.items() if items.numel()}
         metrics |= {f"loss/{name}": float(share.detach()) for name, share in shares.items()}
         aliases = METRICS | {name: own for name, own in self.names.items() if own in metrics}
         metrics |= {name: metrics[own] for name, own in aliases.items() if own in metrics}

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from xpo import Algorithm, Batch, Config, Loss, Paper, Scores, Term, option
 from xpo.api.math import softplus
-from xpo_zoo.logged import READING_METRICS, readings
+from xpo_zoo.logged import READING_METRICS, loss_of_readings
 
 
 def bradley_terry_loss(chosen_rewards: Tensor, rejected_rewards: Tensor, margins: Tensor | float = 0.0) -> Tensor:
@@ -71,8 +71,6 @@ class BradleyTerry(Algorithm[BradleyTerryConfig]):
     }
     training = {"learning_rate": 1e-5, "num_train_epochs": 1}
     lora_training = {"learning_rate": 1e-4, "num_train_epochs": 1}
-    raises = ("chosen",)
-    lowers = ("rejected",)
     aliases = {"center_rewards_coefficient": "center_coef"}
     golden = {"rm_bradley_terry": {"=center_coef": 0.0}}
     functions = {"rm_normalise": _normalised}
@@ -90,9 +88,8 @@ class BradleyTerry(Algorithm[BradleyTerryConfig]):
             "margin": (chosen - rejected).detach(),
             "rewards/chosen": chosen.detach(),
             "rewards/rejected": rejected.detach(),
-            **readings(policy.rewards),
         }
-        return Loss(terms, metrics)
+        return loss_of_readings(terms, metrics, policy.rewards)
 
     @staticmethod
     def _margins(batch: Batch, like: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from xpo import Algorithm, Batch, Config, Group, Loss, Needs, Paper, Scores, Term
 from xpo_zoo.lists.all_pairs import all_pairs_loss
-from xpo_zoo.logged import ORDER_METRICS, READING_METRICS, readings, rewards_of_lists
+from xpo_zoo.logged import ORDER_METRICS, READING_METRICS, loss_of_readings, rewards_of_lists
 from xpo_zoo.ranking import beats, scored
 
 
@@ -39,5 +39,5 @@ class KWise(Algorithm[Config]):
         assert policy.rewards is not None
         better = beats(batch.lists(batch.scores), batch.slots[1])
         losses = all_pairs_loss(batch.lists(policy.rewards), better)
-        metrics = {**rewards_of_lists(batch, policy.rewards), **readings(policy.rewards)}
-        return Loss([Term(losses, "group")], metrics)
+        metrics = rewards_of_lists(batch, policy.rewards)
+        return loss_of_readings([Term(losses, "group")], metrics, policy.rewards)

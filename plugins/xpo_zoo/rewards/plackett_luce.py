@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from xpo import Algorithm, Batch, Config, Group, Loss, Needs, Paper, Scores, Term
 from xpo_zoo.lists.dpo_pl import plackett_luce_loss
-from xpo_zoo.logged import ORDER_METRICS, READING_METRICS, readings, rewards_of_lists
+from xpo_zoo.logged import ORDER_METRICS, READING_METRICS, loss_of_readings, rewards_of_lists
 from xpo_zoo.ranking import ranks, scored, tied
 
 
@@ -38,5 +38,5 @@ class PlackettLuce(Algorithm[Config]):
         scores, real = batch.lists(batch.scores), batch.slots[1]
         losses = plackett_luce_loss(batch.lists(policy.rewards), ranks(scores, real), real)
         losses = losses.masked_fill(tied(scores, real), 0.0)
-        metrics = {**rewards_of_lists(batch, policy.rewards), **readings(policy.rewards)}
-        return Loss([Term(losses, "group")], metrics)
+        metrics = rewards_of_lists(batch, policy.rewards)
+        return loss_of_readings([Term(losses, "group")], metrics, policy.rewards)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from xpo import Algorithm, Batch, Completion, Config, DataError, Group, Loss, Paper, Scores, Term
 from xpo.api.math import softplus
-from xpo_zoo.logged import READING_METRICS, readings
+from xpo_zoo.logged import READING_METRICS, loss_of_readings
 
 
 def preference_logits(first: Tensor, second: Tensor) -> Tensor:
@@ -73,6 +73,5 @@ class PreferenceModel(Algorithm[Config]):
         metrics = {
             "p_a": torch.sigmoid(logits).detach(),
             "accuracy": ((logits > 0) == (targets > 0.5))[decided].to(logits.dtype),
-            **readings(policy.rewards),
         }
-        return Loss([Term(preference_loss(logits, targets), "group")], metrics)
+        return loss_of_readings([Term(preference_loss(logits, targets), "group")], metrics, policy.rewards)

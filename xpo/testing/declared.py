@@ -1,0 +1,133 @@
+"""Checks of what a class declares: its settings, what it needs, its metrics."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from xpo.plugins.contract import problem, reserved
+from xpo.testing.fabricate import rescored, step
+from xpo.testing.outcome import difference
+from xpo.testing.report import Cross, NotApplicable
+from xpo.testing.subject import NEAR, Subject, listed, spelt
+from xpo.testing.trial import Situation, prepared, trial
+
+#: What an algorithm may ask for, as it is written.
+ASKED = ("reference", "vocabulary", "reference_vocabulary", "values", "scores")
+
+
+def declaration(subject: Subject) -> None:
+    """The class has what xpo shows and checks before a run, and every setting is documented."""
+    cls = subject.cls
+    if reason := problem(cls):
+        raise Cross(reason)
+    settings = {item.name: item.metadata.get("help", "") for item in fields(cls.Config)}
+    for name, told in settings.items():
+        if not told.strip():
+            raise Cross(f"the setting '{name}' is not documented; write {name} = option(default, 'what it does')")
+    for alias, name in cls.aliases.items():
+        if name not in settings:
+            raise Cross(f"the alias '{alias}' stands for '{name}', which is no setting; it has {listed(settings)}")
+        if alias in settings:
+            raise Cross(f"the alias '{alias}' is also the name of a setting; drop the alias")
+    for name in (*cls.training, *cls.lora_training):
+        if name not in reserved(True):
+            raise Cross(f"it recommends a '{name}', which is no training argument; correct the name")
+    for name, meaning in cls.metrics.items():
+        if not meaning.strip():
+            raise Cross(f"the metric '{name}' is not explained; say in `metrics` what it is")
+    for case, renames in cls.golden.items():
+        for name in renames:
+            if name.startswith("=") and name[1:] not in settings:
+                raise Cross(f"golden['{case}'] fixes '{name[1:]}', which is no setting; it has {listed(settings)}")
+    if subject.make().needs != cls.needs:
+        raise Cross(
+            f"the class declares {cls.needs}, but with default settings it asks for {subject.make().needs}; declare on "
+            "the class what the defaults need"
+        )
+
+
+def needs(subject: Subject) -> str:
+    """It uses everything it declares in ``needs``, and nothing else."""
+    declared = subject.make().needs
+    if (reason := _failure(subject)) is not None:
+        for name in ASKED:
+            if not getattr(declared, name) and _failure(subject, **{name: True}) is None:
+                raise Cross(f"it uses what it does not declare; set needs = Needs({name}=True)")
+        raise NotApplicable(f"the loss fails whatever it is given: {reason}")
+    asked = [name for name in ASKED if getattr(declared, name)]
+    for name in asked:
+        if not any(_uses(subject, name, situation) for situation in subject.situations):
+            raise Cross(
+                f"it declares Needs({name}=True), but nothing depends on it; what is declared is computed at every "
+                "step, so drop it"
+            )
+    return f"uses {', '.join(asked)}" if asked else "needs nothing but what it trains"
+
+
+def _failure(subject: Subject, **granted: bool) -> str | None:
+    """Why there is no loss when more is granted than is declared; None when there is one."""
+    try:
+        algorithm = subject.make()
+        algorithm.needs = replace(algorithm.needs, **granted)
+        value = trial(algorithm, prepared(algorithm, NEAR), NEAR).loss
+    except Exception as error:  # it may fail in any way there is
+        return f"{type(error).__name__}: {error}"
+    return "it is NaN" if math.isnan(value) else None
+
+
+def _uses(subject: Subject, name: str, situation: Situation) -> bool:
+    """Whether what was asked for is looked at, or anything comes out differently when it says something else."""
+    plain = subject.once(situation)
+    if name == "vocabulary":
+        return bool(plain.policy.read)
+    if name == "reference_vocabulary":
+        return bool(plain.reference and plain.reference.read)
+    if name == "scores":
+        algorithm = subject.make()
+        rows = rescored(step(algorithm, situation.seed, columns=situation.columns))
+        return difference(plain, trial(algorithm, prepared(algorithm, situation, rows), situation)) > 0
+    seed = situation.seed + 100
+    other = replace(situation, reference_seed=seed) if name == "reference" else replace(situation, value_seed=seed)
+    return difference(plain, subject.once(other)) > 0
+
+
+def metrics(subject: Subject) -> str:
+    """It logs the metrics it documents and no others, each a finite number an item."""
+    documented, logged = subject.cls.metrics.keys(), set[str]()
+    for number, settings in enumerate(subject.variations()):
+        if number and logged >= documented:
+            break
+        for situation in subject.situations:
+            outcome = subject.tried(situation, settings)
+            if outcome is None:
+                continue
+            logged |= {f"loss/{term.name}" for term in outcome.returned.terms}
+            loss = outcome.returned
+            for name, items in {**loss.metrics, **loss.lowest, **loss.highest}.items():
+                logged.add(name)
+                if name not in documented:
+                    raise Cross(
+                        f"it logs the metric '{name}'{spelt(settings)} and does not document it; explain it in "
+                        "`metrics`"
+                    )
+                if reason := _unfit(items):
+                    raise Cross(f"the metric '{name}' is {reason}{spelt(settings)}")
+    if missing := documented - logged:
+        raise Cross(f"it documents {listed(missing)} and never logs that; log it, or drop it from `metrics`")
+    return f"{len(documented)} metrics"
+
+
+def _unfit(items: Any) -> str | None:
+    """Why something cannot be logged."""
+    if not isinstance(items, Tensor):
+        return f"a {type(items).__name__}, not a 1-D tensor; return one number an item"
+    if items.dim() != 1:
+        return f"a tensor of {items.dim()} dimensions; return a 1-D one, one number an item"
+    if not torch.isfinite(items.detach().double()).all():
+        return "not finite; leave out the items for which it is not defined"
+    return None

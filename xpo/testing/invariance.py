@@ -1,0 +1,94 @@
+"""Checks that an update depends on the data alone: not on padding, the order of rows, or how a step is split."""
+
+from __future__ import annotations
+
+import random
+
+from xpo.api.batch import Batch
+from xpo.api.loss import counts
+from xpo.testing.fabricate import STEP
+from xpo.testing.outcome import Outcome, difference, relative
+from xpo.testing.report import Cross, NotApplicable
+from xpo.testing.subject import APART, NEAR, Subject
+from xpo.testing.trial import prepared, step_of, trial
+
+#: Rounding of float64, of sums in another order.
+ROUNDING = 1e-9
+#: A mean of means is off by the number of micro-batches; a statistic of each of them by far less.
+FACTOR = 0.25
+
+
+def padding(subject: Subject) -> str:
+    """More padding behind the completions changes nothing."""
+    for situation in subject.situations:
+        algorithm = subject.make()
+        plain = subject.once(situation)
+        wider = trial(algorithm, prepared(algorithm, situation), situation, wider=5)
+        if difference(plain, wider) > ROUNDING:
+            raise Cross(
+                f"with 5 more columns of padding the loss is {wider.loss:.8g} instead of {plain.loss:.8g}, or its "
+                "gradient differs; count tokens with batch.lengths or batch.mask, not by the width of a tensor"
+            )
+    return "5 more columns"
+
+
+def row_order(subject: Subject) -> str:
+    """The order of the rows of a micro-batch changes nothing."""
+    for situation in subject.situations:
+        algorithm = subject.make()
+        plain = subject.once(situation)
+        groups = prepared(algorithm, situation)
+        other = trial(algorithm, random.Random(1).sample(groups, len(groups)), situation)
+        if difference(plain, other) > ROUNDING:
+            if (least := algorithm.needs.least) > 1:
+                raise NotApplicable(f"its statistic of the micro-batch, declared by Needs(least={least}), has an order")
+            raise Cross(
+                f"with its rows in another order a step has the loss {other.loss:.8g} instead of {plain.loss:.8g}, or "
+                "another gradient; find completions by batch.pairs, lists, where or group, not by their place"
+            )
+    return "shuffled"
+
+
+def batch_split(subject: Subject) -> str:
+    """How a step is cut into micro-batches changes nothing: each term is a mean over the whole step."""
+    least = subject.make().needs.least
+    cuts = [[1] * STEP, [5, 3]] if least == 1 else [_about(least)]
+    for situation in (NEAR, APART):
+        whole = step_of(subject.make(), situation, [STEP])
+        for sizes in cuts:
+            split = step_of(subject.make(), situation, sizes)
+            if difference(whole, split) > ROUNDING:
+                return _by_copies(subject, whole, split)
+    return " and ".join("+".join(map(str, sizes)) for sizes in cuts)
+
+
+def _about(least: int) -> list[int]:
+    """As many parts of a step as hold ``least`` rows each."""
+    count = max(STEP // least, 1)
+    return [STEP // count + (part < STEP % count) for part in range(count)]
+
+
+def _by_copies(subject: Subject, whole: Outcome, split: Outcome) -> str:
+    """What to say of a method that reads a statistic: two copies of a micro-batch must weigh as one of twice the size.
+
+    A statistic of the micro-batch, or a running one, is about the same in a copy; a mean of means is off by two.
+    """
+    one, two = subject.make(), subject.make()
+    least, groups = one.needs.least, prepared(one, NEAR)
+    found = f"in one micro-batch a step has the loss {whole.loss:.8g}, in several {split.loss:.8g}, or another gradient"
+    if least == 1 and not one.state_dict():
+        raise Cross(
+            f"{found}; return unreduced values in Term, which the loop divides by the counts of the whole step, or "
+            "declare Needs(least=2) if a statistic of the micro-batch is meant"
+        )
+    totals = {key: 2.0 * count for key, count in counts(Batch.of(groups)).items()}
+    together = trial(one, [*groups, *groups], NEAR, totals=totals).loss
+    apart = sum(trial(two, groups, NEAR, totals=totals).loss for _ in range(2))
+    if relative(together, apart) > FACTOR:
+        raise Cross(
+            f"{found}, and two copies of a micro-batch make {apart:.8g} where both in one make {together:.8g}; return "
+            "unreduced values in Term, which the loop divides by the counts of the whole step"
+        )
+    if least > 1:
+        return f"copies weigh alike; its statistic is that of the micro-batch, as Needs(least={least}) declares"
+    return "copies weigh alike; its running state moves with every micro-batch"

@@ -1,0 +1,152 @@
+"""A step of an algorithm on made-up data, run as the loop does: collate, experience, loss, the loop's own reduction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from xpo.api.algorithm import Algorithm
+from xpo.api.batch import Batch
+from xpo.api.groups import Group
+from xpo.api.loss import Counts, counts, reduce
+from xpo.testing.fabricate import parts, sampled, step
+from xpo.testing.moods import Who
+from xpo.testing.outcome import Outcome, joined
+from xpo.testing.speech import Speech, speak
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What an algorithm is tried on.
+
+    Attributes:
+        mood: what the models say: a key of ``MOODS``.
+        seed: another step of data.
+        columns: the data has the optional columns.
+        reused: rollouts were sampled by a policy that has moved since, and its log-probs are on record.
+        dtype: what the models compute in.
+        reference_seed, value_seed: let the reference, or the value model, say something else.
+    """
+
+    mood: str = "near"
+    seed: int = 0
+    columns: bool = False
+    reused: bool = False
+    dtype: torch.dtype = torch.float64
+    reference_seed: int | None = None
+    value_seed: int | None = None
+
+    def batch(self, groups: Sequence[Group], **more: Any) -> Batch:
+        """A batch as the loop makes it: numbers of the data are in float32 at least."""
+        return Batch.of(groups, dtype=torch.float32 if self.dtype == torch.bfloat16 else self.dtype, **more)
+
+    def hear(self, who: Who, batch: Batch, algorithm: Algorithm[Any], *, gradient: bool = False) -> Speech | None:
+        """What a model says; None for a reference that was not asked for."""
+        if who == "reference" and not algorithm.needs.reference:
+            return None
+        return speak(
+            batch,
+            algorithm.needs,
+            who,
+            mood=self.mood,
+            seed=self.reference_seed if who == "reference" and self.reference_seed is not None else self.seed,
+            value_seed=self.value_seed,
+            dtype=self.dtype,
+            reward=algorithm.model != "policy" and who != "reference",
+            gradient=gradient,
+        )
+
+
+def prepared(algorithm: Algorithm[Any], situation: Situation, rows: Sequence[Group] | None = None) -> list[Group]:
+    """A step's groups as the loss meets them: collated, and of rollouts with completions and experience."""
+    made = list(algorithm.collate(step(algorithm, situation.seed, columns=situation.columns) if rows is None else rows))
+    if algorithm.data == "rollouts":
+        made = sampled(made, max(algorithm.needs.samples, 2), situation.seed)
+        _attach(made, _experience(algorithm, made, situation))
+    return made
+
+
+def _experience(algorithm: Algorithm[Any], groups: Sequence[Group], situation: Situation) -> dict[str, Tensor]:
+    batch = situation.batch(groups)
+    policy = situation.hear("old" if situation.reused else "policy", batch, algorithm)
+    reference = situation.hear("reference", batch, algorithm)
+    assert policy is not None
+    # The loop keeps no distributions of what it sampled.
+    bare = replace(policy.scores, distributions=None)
+    columns = dict(algorithm.experience(batch, bare, None if reference is None else reference.scores))
+    return {**columns, "old_logps": bare.logps} if situation.reused else columns
+
+
+def _attach(groups: Sequence[Group], columns: Mapping[str, Tensor]) -> None:
+    """Write (C,) and (C, T) numbers onto the completions, as the loop does."""
+    completions = [one for group in groups for one in group.completions]
+    for name, values in columns.items():
+        for one, value in zip(completions, values.tolist(), strict=True):
+            one.columns[name] = value[: len(one.ids)] if isinstance(value, list) else value
+
+
+def trial(
+    algorithm: Algorithm[Any],
+    groups: Sequence[Group],
+    situation: Situation,
+    *,
+    totals: Counts | None = None,
+    wider: int = 0,
+    gradient: bool = True,
+    idle: bool = False,
+) -> Outcome:
+    """Run a micro-batch.
+
+    Args:
+        totals: counts of the whole step; those of the groups by default.
+        wider: columns of padding beyond those the groups need.
+        gradient: False for an evaluation.
+        idle: as a stand-in that must not count.
+    """
+    batch = _wider(situation.batch(groups, idle=idle), wider)
+    policy = situation.hear("policy", batch, algorithm, gradient=gradient)
+    reference = situation.hear("reference", batch, algorithm)
+    assert policy is not None
+    before = {name: (tensor, tensor._version) for name, tensor in _inputs(batch, policy, reference).items()}
+    with torch.set_grad_enabled(gradient):
+        returned = algorithm.loss(batch, policy.scores, None if reference is None else reference.scores)
+        value, _ = reduce(returned, batch, counts(batch) if totals is None else totals)
+    if value.requires_grad:
+        value.backward()  # type: ignore[no-untyped-call]  # torch leaves backward() untyped
+    changed = [name for name, (tensor, version) in before.items() if tensor._version != version]
+    changed += [name for name in _inputs(batch, policy, reference) if name not in before]
+    return Outcome(float(value.detach()), returned, batch, policy, reference, changed)
+
+
+def step_of(algorithm: Algorithm[Any], situation: Situation, sizes: Sequence[int]) -> Outcome:
+    """A whole step in micro-batches of so many rows each, one after the other."""
+    micros = list(parts(algorithm, prepared(algorithm, situation), sizes))
+    totals: Counts = {}
+    for micro in micros:
+        for key, count in counts(Batch.of(micro)).items():
+            totals[key] = totals.get(key, 0.0) + count
+    return joined([trial(algorithm, micro, situation, totals=totals) for micro in micros])
+
+
+def _wider(batch: Batch, by: int) -> Batch:
+    if not by:
+        return batch
+    columns = {name: pad(values, (0, by)) if values.dim() == 2 else values for name, values in batch.columns.items()}
+    return replace(batch, ids=pad(batch.ids, (0, by)), mask=pad(batch.mask, (0, by)), columns=columns, _parts={})
+
+
+def _inputs(batch: Batch, policy: Speech, reference: Speech | None) -> dict[str, Tensor]:
+    """Every tensor that a loss is given, by what it is called."""
+    words = ("group", "ids", "mask", "trainable", "chosen", "rejected", "labels", "scores")
+    found: dict[str, Tensor | None] = {f"batch.{word}": getattr(batch, word) for word in words}
+    found |= {f"batch.columns['{name}']": values for name, values in batch.columns.items()}
+    found |= {f"batch.group_columns['{name}']": values for name, values in batch.group_columns.items()}
+    for who, speech in (("policy", policy), ("reference", reference)):
+        if speech is not None:
+            found |= {f"{who}.{word}": getattr(speech.scores, word) for word in ("logps", "values", "rewards")}
+    return {name: tensor for name, tensor in found.items() if tensor is not None}
