@@ -24,6 +24,13 @@ from xpo.train.record import Row, Sample
 #: Name of the row that says how far the policy went from where it started.
 KL = "KL to the start"
 
+#: Role -> name of the row that says how unlikely its completions are.
+LIKELIHOODS = {
+    "forget": "NLL a token, to forget",
+    "retain": "NLL a token, to retain",
+    "completion": "NLL a token, demonstrations",
+}
+
 Preference = tuple[int, int]  # (better, worse), as positions among all completions
 
 
@@ -36,7 +43,7 @@ class View:
         groups: the held-out prompts, each with the completion the model sampled.
         texts: those completions as text.
         rewards: their rewards; empty without a reward.
-        measured: of a reward model, what its method measures, by name.
+        measured: further numbers, one an item, by name: likelihoods, or what the method of a reward model measures.
     """
 
     logps: list[float]
@@ -58,6 +65,7 @@ class Examiner:
         sampling: how to sample.
         engine: how completions are computed.
         rows: groups scored at once.
+        told: groups whose likelihood tells something by itself: to forget, to retain, demonstrated.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -67,6 +75,7 @@ class Examiner:
     sampling: Sampling
     engine: Engine = PLAIN
     rows: int = 16
+    told: Sequence[Group] = ()
 
     def look(self, model: Any) -> View:
         """Score the held-out completions and sample for the held-out prompts."""
@@ -78,11 +87,15 @@ class Examiner:
         if self.rewards and groups:
             scores = score_completions(self.rewards, groups, sampled, self.tokenizer)
             rewards = [one for some in scores for one in some]
-        return View(logps, groups, texts, rewards)
+        return View(logps, groups, texts, rewards, self._likelihoods(model))
 
     def compare(self, before: View, after: View, model: Any, start: Reference | None) -> list[Row]:
         """The table: ``model`` is the trained policy, ``start`` what it was."""
-        return [*self._preference_rows(before, after), *self._sample_rows(before, after, model, start)]
+        likely = [
+            _means(name, old, after.measured[name], "nats", "up" if name == LIKELIHOODS["forget"] else "down")
+            for name, old in before.measured.items()
+        ]
+        return [*likely, *self._preference_rows(before, after), *self._sample_rows(before, after, model, start)]
 
     def samples(self, before: View, after: View, count: int) -> list[Sample]:
         """Prompts with both completions side by side."""
@@ -91,6 +104,8 @@ class Examiner:
 
     def _preference_rows(self, before: View, after: View) -> list[Row]:
         preferences = known_preferences(self.compared)
+        if not preferences and self.told:
+            return []
         if not preferences:
             missing = "no held-out preferences: pass --eval_size 0.05 or --eval_dataset"
             return [Row("preference accuracy", None, None, "%", "up", note=missing)]
@@ -150,6 +165,14 @@ class Examiner:
         ended = [[float(group.completions[0].finished) for group in view.groups] for view in (before, after)]
         rows.append(Row("ended by itself", sum(ended[0]) / len(ended[0]), sum(ended[1]) / len(ended[1]), "%", "up"))
         return rows
+
+    def _likelihoods(self, model: Any) -> dict[str, list[float]]:
+        """Negative log-likelihood a token of each completion that is told about, by what it is."""
+        found: dict[str, list[float]] = {}
+        completions = [completion for group in self.told for completion in group.completions]
+        for completion, logp in zip(completions, self._logps(model, self.told), strict=True):
+            found.setdefault(LIKELIHOODS[completion.role], []).append(-logp / max(len(completion.ids), 1))
+        return found
 
     def _logps(self, model: Any, groups: Sequence[Group]) -> list[float]:
         training = model.training

@@ -19,6 +19,8 @@ from xpo.train.settings import EMBEDDED, Settings
 
 #: Held-out rows that the table at the end looks at, at most.
 COMPARED = 500
+#: Rows of each kind whose likelihood it looks at, at most.
+TOLD = 200
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Material:
         train, held_out: groups of the algorithm's kind; held-out ones are evaluated while training.
         compared: held-out groups with known preferences, for the table at the end.
         prompts: held-out prompts to sample for.
+        told: groups whose likelihood is looked at: rows to forget and to retain, or held-out demonstrations.
         beside: sets of which a row is trained on beside every row, and the same of held-out rows.
         origin, fingerprint: of the training rows.
         rows: rows read for training.
@@ -45,6 +48,7 @@ class Material:
     rows: int
     embedded: bool
     lines: list[str]
+    told: Sequence[Group] = ()
     beside: tuple[list[list[Group]], list[list[Group]]] = ([], [])
 
 
@@ -101,6 +105,8 @@ def gather(
         rows=len(rows),
         embedded=embedded,
         lines=lines,
+        # What is to be forgotten is what is trained on; no other row says whether it was.
+        told=[*own[:TOLD], *retained[:TOLD]] if kind == "forget" else held_own if kind == "demonstrations" else [],
         beside=(
             [some for some in (retained, replayed) if some],
             [some for some in (held_retained, replayed) if some and held_own],

@@ -30,6 +30,7 @@ from xpo.models.load import (
 from xpo.models.reference import Reference, make_reference, start_of
 from xpo.plugins import Registry, load
 from xpo.testbed.pool import model_path
+from xpo.train.advice import advice
 from xpo.train.card import write_card
 from xpo.train.comparisons import Comparisons
 from xpo.train.describe import cost_of, introduce, label, make_record, now
@@ -46,6 +47,7 @@ from xpo.train.remember import Write, known, remembering, written
 from xpo.train.rollouts import Rollouts
 from xpo.train.settings import EMBEDDED, ModelSettings, Settings
 from xpo.train.summary import print_summary
+from xpo.train.survey import survey
 from xpo.train.trainer import PreferenceTrainer
 
 #: Prompts sampled for the table at the end: of the testbed, where it costs seconds, and of other data.
@@ -165,6 +167,8 @@ def execute(settings: Settings) -> RunRecord:
             zero.save(output)
     if before is not None:
         _conclude(record, trainer, examiner, before, bare, start, settings)
+        record.data["survey"] = survey(material.train, algorithm.data)
+        record.notes = advice(record, trainer.state.log_history, algorithm)
         record.cost = replace(
             record.cost, peak_memory_bytes=memory.host_bytes(), peak_gpu_memory_bytes=memory.gpu_bytes()
         )
@@ -247,7 +251,9 @@ def _examiner(
     longest = EXAMINED_TOKENS if sampling is None else sampling.max_tokens
     # Temperature 1 for every method: the distribution itself is compared, and the KL is about it.
     look = Sampling(1, longest, 1.0, settings.training.seed)
-    return Examiner(tokenizer, material.compared, material.prompts[:count], rewards, look, trainer.engine)
+    return Examiner(
+        tokenizer, material.compared, material.prompts[:count], rewards, look, trainer.engine, told=material.told
+    )
 
 
 def _start(policy: Policy, reference: Reference | None, config: ModelSettings) -> Callable[[], Reference] | None:
