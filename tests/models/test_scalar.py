@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from tests import tiny
 from xpo import Batch, Completion, Group
 from xpo.feedback.rewards import find_rewards, score_completions
 from xpo.models.critic import Critic
+from xpo.models.guard import choose_engine
 from xpo.models.layout import Tree, padded
 from xpo.models.load import load_policy
 from xpo.models.scoring import PLAIN, Engine, score
@@ -42,6 +43,27 @@ def test_a_reward_is_read_at_the_last_token(engine: Engine) -> None:
     rows = [(group.prompt_ids + one.ids) for group in GROUPS for one in group.completions]
     expected = [float(model.score(model.model(torch.tensor([row]))[0][0, -1])) for row in rows]
     assert found.rewards.tolist() == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "qwen2", "gemma2", "mistral", "gpt_neox", "phi3"])
+def test_other_architectures_read_the_same_in_trees(kind: str) -> None:
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    windows = {"sliding_window": 3} if kind in ("mistral", "gemma2") else {}
+    grouped = {"num_key_value_heads": 2, "head_dim": 8} if kind in ("gemma2", "mistral", "qwen2") else {}
+    config = AutoConfig.for_model(
+        kind, vocab_size=64, num_labels=1, pad_token_id=0, bos_token_id=1, eos_token_id=2, **sizes, **windows, **grouped
+    )
+    torch.manual_seed(0)
+    model = AutoModelForSequenceClassification.from_config(config).eval()
+    batch = Batch.of(GROUPS)
+    expected = score(model, batch, PLAIN).rewards
+    assert expected is not None
+    assert len(set(expected.tolist())) == len(expected)
+    engine, lines = choose_engine(model, GROUPS, "tree", torch.device("cpu"))
+    assert (engine.layout, lines) == ("tree", [])
+    found = score(model, batch, engine).rewards
+    assert found is not None
+    assert torch.allclose(found, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
