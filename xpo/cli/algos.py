@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
 from xpo.plugins import Entry, Registry, load
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+    from xpo.api.algorithm import Algorithm
 
 
 def run(argv: list[str]) -> int:
@@ -59,13 +61,18 @@ def describe(name: str, entry: Entry) -> dict[str, Any]:
         "trains": cls.model,
         "needs": asdict(cls.needs),
         "settings": {key: {"default": default, "help": text} for key, (default, text) in cls.settings().items()},
-        "aliases": dict(cls.aliases),
+        "aliases": {alias: spelt for alias, name in cls.aliases.items() if (spelt := _flag(cls, name)) != alias},
         "training": dict(cls.training),
         "lora_training": dict(cls.lora_training),
         "metrics": dict(cls.metrics),
         "supplier": str(entry.supplier),
         "example": f"xpo train --algo {name} --model MODEL --dataset DATA",
     }
+
+
+def _flag(cls: type[Algorithm[Any]], name: str) -> str:
+    """A setting as it is written: those of a sum of methods have another name in its ``Config``."""
+    return str(next(item.metadata.get("flag", name) for item in fields(cls.Config) if item.name == name))
 
 
 def needs(found: dict[str, Any]) -> str:

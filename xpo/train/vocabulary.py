@@ -22,6 +22,10 @@ SECTIONS: Mapping[str, type[Any]] = {
 }
 
 
+#: Methods that a message names when it names those that have a setting.
+FEW = 8
+
+
 @dataclass(frozen=True)
 class Slot:
     """A setting that exists: the section it belongs to and what it takes."""
@@ -141,7 +145,12 @@ class Vocabulary:
         known = FOREIGN.get(name)
         if known is not None and any(same(value, item) for item in known.accepts):
             return
+        parts = [item for item in algorithm.settings() if item.endswith(f".{name}")]
+        if parts:
+            raise SettingError(f"{given.label}: say whose, {' or '.join(given.spell(item) for item in parts)}")
         others = [key for key, cls in self._listed() if name in (*cls.settings(), *cls.aliases)]
+        if len(others) > FEW:
+            others = [*others[:FEW], f"{len(others) - FEW} others"]
         if others:
             own = ", ".join(given.spell(item) for item in algorithm.settings()) or "no settings of its own"
             raise SettingError(f"{given.label} is a setting of {', '.join(others)}; {algorithm.name} has {own}")
