@@ -48,7 +48,10 @@ RUNS: dict[str, tuple[str, int, int, list[str]]] = {
 }
 KINDS = {
     **dict.fromkeys(("dpo", "simpo", "bradley_terry", "dpo + 0.3*sft"), "pairs"),
-    **{"kto": "labels", "dro_v": "labels", "lipo": "lists", "rloo": "prompts"},
+    "kto": "labels",
+    "dro_v": "labels",
+    "lipo": "lists",
+    "rloo": "prompts",
 }
 
 

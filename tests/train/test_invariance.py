@@ -63,7 +63,9 @@ def test_the_split_into_micro_batches_changes_nothing(tmp_path: Path, case: str)
     name, config = SAME[case]
     runs = [run(name, tmp_path / str(number), split, config) for number, split in enumerate(SPLITS)]
     start = {**tiny.classifier().state_dict(), **tiny.model().state_dict()}
-    moved = max(float((weight - start[key]).abs().max()) for key, weight in runs[0].weights.items() if "score" not in key)
+    moved = max(
+        float((weight - start[key]).abs().max()) for key, weight in runs[0].weights.items() if "score" not in key
+    )
     assert moved > 1e-3
     for other in runs[1:]:
         assert len(other.losses) == len(runs[0].losses) == 5

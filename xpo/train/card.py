@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from xpo.train.diagnostics import MEANINGS
 from xpo.train.output import CARD, PLOT, write_text
 from xpo.train.record import RunRecord
 from xpo.train.summary import LEGEND, cells, clean, cost, notes, number
@@ -90,6 +91,8 @@ def _results(record: RunRecord, algorithm: type[Algorithm[Any]]) -> str:
         rows = [cells(row) for row in record.comparison]
         parts.append(_table(("", "before", "after", "change"), [row[:4] for row in rows]))
         parts += [f"{LEGEND}.", *(f"- {note}" for note in notes(record.comparison))]
+    if record.notes:
+        parts.append("What was off:\n\n" + "\n".join(f"- {note}" for note in record.notes))
     finite = {key: value for key, value in record.metrics.items() if value is not None and math.isfinite(value)}
     if finite:
         metrics = [(f"`{key}`", number(value), _meaning(key, algorithm)) for key, value in finite.items()]
@@ -103,7 +106,7 @@ def _results(record: RunRecord, algorithm: type[Algorithm[Any]]) -> str:
 
 def _meaning(key: str, algorithm: type[Algorithm[Any]]) -> str:
     bare = key.removeprefix("eval_")
-    meaning = algorithm.metrics.get(bare, "")
+    meaning = algorithm.metrics.get(bare) or MEANINGS.get(bare, "")
     return f"{meaning} (held out)" if meaning and bare != key else meaning
 
 

@@ -85,11 +85,11 @@ class RunRecord:
         reference: which reference was used, in words; None when the algorithm has none.
         engine: ``layout``, ``head`` and ``lines`` about what could not be used.
         data: ``origin`` (hub id, file or name), ``embedded`` (True for xpo's own testbed: its rows may be shown),
-            ``kind``, ``fingerprint``, ``rows``, ``groups``, ``dropped``, ``lines``.
+            ``kind``, ``fingerprint``, ``rows``, ``groups``, ``dropped``, ``lines``, ``survey`` (what rows are like).
         started, finished: ISO 8601 times; ``finished`` is None while the run is on its way or when it died.
         metrics: final numbers by name, all deterministic.
         comparison: the table before / after.
-        notes: what a reader should know, such as numbers that were not finite.
+        notes: what a reader should know: what was off and what people do about it, numbers that were not finite.
     """
 
     xpo_version: str

@@ -117,13 +117,18 @@ def _split(groups: Sequence[Group], sizes: Sequence[int]) -> list[list[Group]]:
 
 def _together(batch: Batch, pieces: Sequence[Scores]) -> Scores:
     """Scores of consecutive parts of ``batch`` as scores of the whole."""
-    logps = pieces[0].logps.new_zeros(batch.mask.shape)
-    start = 0
-    for piece in pieces:
-        rows, width = piece.logps.shape
-        logps[start : start + rows, :width] = piece.logps
-        start += rows
-    return Scores(logps, batch.mask)
+
+    def joined(parts: Sequence[Tensor]) -> Tensor:
+        table = parts[0].new_zeros(batch.mask.shape)
+        start = 0
+        for part in parts:
+            rows, width = part.shape
+            table[start : start + rows, :width] = part
+            start += rows
+        return table
+
+    values = [piece.values for piece in pieces if piece.values is not None]
+    return Scores(joined([piece.logps for piece in pieces]), batch.mask, values=joined(values) if values else None)
 
 
 def _attach(batch: Batch, columns: dict[str, Tensor]) -> None:

@@ -126,7 +126,7 @@ def cost(record: RunRecord) -> list[tuple[str, str]]:
 
 
 def print_summary(record: RunRecord, samples: int = 2, console: Console | None = None) -> None:
-    """Print the table, its notes and the first completions to stdout, cutting nothing when it is not a terminal."""
+    """Print the table, all notes and the first completions to stdout, cutting nothing when it is not a terminal."""
     console = console or Console(highlight=False)
     table = _table(record, console)
     if not console.is_terminal:
@@ -135,6 +135,8 @@ def print_summary(record: RunRecord, samples: int = 2, console: Console | None =
     console.print(table)
     for line in [*([LEGEND] if record.comparison else []), *notes(record.comparison)]:
         console.print(_text(line, console, "dim"), soft_wrap=not console.is_terminal)
+    for line in record.notes:
+        console.print(_text(f"note: {line}", console, "yellow"), soft_wrap=not console.is_terminal)
     if record.samples[:samples]:
         console.print()
         console.print(_side_by_side(record.samples[:samples], console))

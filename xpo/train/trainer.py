@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from itertools import islice
 from operator import attrgetter, itemgetter
 from pathlib import Path
@@ -26,11 +27,12 @@ from xpo.data.beside import Beside
 from xpo.data.order import MicroBatch, MicroStep, StepData, StepSampler
 from xpo.data.spread import Spread
 from xpo.errors import SettingError
+from xpo.models.critic import Critic
 from xpo.models.guard import choose_engine
 from xpo.models.load import Policy
 from xpo.models.reference import Reference
 from xpo.models.scoring import score
-from xpo.train.meter import Meter
+from xpo.train.diagnostics import Diagnostics
 from xpo.train.rollouts import Rollouts
 
 #: In every checkpoint: which algorithm made it, and the running state it keeps.
@@ -74,6 +76,7 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers is not f
         rollouts: Rollouts | None = None,
         iterations: int = 1,
         layout: str = "tree",
+        critic: Critic | None = None,
         callbacks: Sequence[TrainerCallback] = (),
     ) -> None:
         self.algorithm = algorithm
@@ -86,7 +89,7 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers is not f
         self.temperature = rollouts.sampling.temperature if rollouts else 1.0
         self.tokens = 0
         self.control: TrainerControl
-        self._meter = Meter()
+        self._meter = Diagnostics()
         self._filled: dict[tuple[int, int], list[MicroBatch]] = {}
         output = Path(args.output_dir)
         missing = [folder for folder in (output, *output.parents) if not folder.exists()]
@@ -102,6 +105,9 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers is not f
             # It was made a moment ago, and must not be there unless the run begins.
             with suppress(OSError):
                 folder.rmdir()
+        self.critic = None if critic is None else critic.to(args.device)
+        #: What is called: the critic, or what keeps its gradients the same on all ranks.
+        self._critic = critic if critic is None or args.world_size == 1 else self.accelerator.prepare_model(critic)
         sampler = self.sampler(self.train_dataset, args.per_device_train_batch_size, train=True)
         self.left_out = sampler.left_out
         first = [*self.train_dataset[next(iter(sampler))[0]].groups, max(train, key=attrgetter("length"))]
@@ -145,6 +151,8 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers is not f
     def get_batch_samples(
         self, epoch_iterator: Iterator[MicroBatch], num_batches: int, device: torch.device
     ) -> tuple[list[Batch], Counts]:
+        if self.critic is not None:
+            self.critic.zero_grad(set_to_none=True)
         micros = list(islice(epoch_iterator, num_batches))
         if self.rollouts is not None and micros:
             micros = self._rolled(micros)
@@ -214,7 +222,15 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers is not f
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         with _explained("optim"):
             made: torch.optim.Optimizer = super().create_optimizer(model)
+            if self.critic is not None:
+                own = list(self.critic.own().values())
+                made.add_param_group({"params": own, "weight_decay": self.args.weight_decay})
             return made
+
+    def _clip_grad_norm(self, model: torch.nn.Module) -> Any:
+        if self.critic is not None:  # by itself: neither its size nor its errors may shorten the policy's step
+            self.accelerator.clip_grad_norm_(self.critic.own().values(), self.args.max_grad_norm)
+        return super()._clip_grad_norm(model)
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         with _explained("lr_scheduler_type"):
@@ -249,10 +265,11 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers is not f
         if self.reference is not None:
             with self.accelerator.autocast():
                 reference = self.reference.score(batch, self.temperature, self.algorithm.needs.reference_vocabulary)
+        self._meter.watch(batch, policy, reference, self.algorithm.data)
         loss = self.algorithm.loss(batch, policy, reference)
         value, shares = reduce(loss, batch, totals)
         if not batch.idle:
-            self._meter.add(loss.metrics)
+            self._meter.add_loss(loss)
         if len(shares) > 1:
             for name, share in shares.items():
                 self._meter.add_share(f"loss/{name}", share, part / self.args.world_size)
@@ -261,7 +278,7 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers is not f
     def _score(self, model: torch.nn.Module, batch: Batch) -> Scores:
         # What follows the model's own forward must be computed in the same precision as the inside of it.
         with self.accelerator.autocast():
-            return score(
+            scores = score(
                 model,
                 batch,
                 self.engine,
@@ -269,6 +286,7 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers is not f
                 temperature=self.temperature,
                 vocabulary=self.vocabulary,
             )
+            return scores if self._critic is None else replace(scores, values=self._critic(batch, self.engine))
 
     # Fitting the machine
 
@@ -280,14 +298,17 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers is not f
         try:
             with torch.random.fork_rng():
                 trained = [one for one in model.parameters() if one.requires_grad]
+                trained += [] if self.critic is None else list(self.critic.own().values())
                 held = [torch.empty(2 * one.numel(), device=one.device) for one in trained]
                 # Without a sum over ranks: each may come to its end, or not, on its own.
                 batch = Batch.of(self.train_dataset[step].groups, device=self.args.device)
-                self._meter = Meter()
+                self._meter = Diagnostics()
                 self._loss(model, batch, counts(batch), part=1.0).backward()  # type: ignore[no-untyped-call]  # torch
                 del held
         finally:
             model.zero_grad(set_to_none=True)
+            if self.critic is not None:
+                self.critic.zero_grad(set_to_none=True)
             model.train(training)
             self.algorithm.load_state_dict(state)
             self._meter = meter
@@ -315,14 +336,15 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers is not f
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
         """Loss and metrics over all held-out items; each weighs the same."""
-        training, window = self._meter, Meter()
+        training, window = self._meter, Diagnostics()
         self._meter = window
         model = self.accelerator.unwrap_model(self.model)
         was_training = model.training
         model.eval()
         micros: list[MicroBatch] = list(dataloader)
         if self.rollouts is not None:
-            micros = self._fill(micros, stream=metric_key_prefix)  # the same random numbers at every evaluation
+            with torch.no_grad():  # which also tells running state that nothing is learned here
+                micros = self._fill(micros, stream=metric_key_prefix)  # the same random numbers at every evaluation
             window.add(self.rollouts.metrics)
         batches = [self._batch(micro.groups, micro.idle) for micro in micros]
         totals = self._totals(batches)
@@ -355,6 +377,8 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers is not f
             folder = os.path.join(self._get_output_dir(trial), f"checkpoint-{self.state.global_step}")
             with open(os.path.join(folder, STATE), "w", encoding="utf-8") as file:
                 json.dump({"algorithm": self.algorithm.name, "state": self.algorithm.state_dict()}, file)
+            if self.critic is not None:
+                self.critic.save(folder)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
@@ -362,6 +386,8 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers is not f
         if os.path.exists(path):
             with open(path, encoding="utf-8") as file:
                 self.algorithm.load_state_dict(json.load(file)["state"])
+        if self.critic is not None:
+            self.critic.load(resume_from_checkpoint)
 
 
 @contextmanager
