@@ -44,6 +44,7 @@ RUNS: dict[str, tuple[str, int, int, list[str]]] = {
     "a value model": ("dro_v", 13, 4, []),
     "a sum": ("dpo + 0.3*sft", 13, 4, ["--dpo.beta", "0.3"]),
     "rloo": ("rloo", 13, 4, ROLLOUTS),
+    "ppo": ("ppo", 13, 4, [*ROLLOUTS, "--num_generations", "2"]),
     "rloo, normalised, used twice": ("rloo", 13, 4, [*ROLLOUTS, "--normalize_advantages", "--num_iterations", "2"]),
 }
 KINDS = {
@@ -52,6 +53,7 @@ KINDS = {
     "dro_v": "labels",
     "lipo": "lists",
     "rloo": "prompts",
+    "ppo": "prompts",
 }
 
 

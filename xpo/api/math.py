@@ -8,7 +8,22 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, softplus
 
-__all__ = ["bounded", "forward_kl", "k1", "k2", "k3", "leave_one_out", "log1mexp", "logsigmoid", "smoothed", "softplus"]
+__all__ = [
+    "adapted_coefficient",
+    "bounded",
+    "clipped_surrogate",
+    "forward_kl",
+    "gae",
+    "k1",
+    "k2",
+    "k3",
+    "leave_one_out",
+    "log1mexp",
+    "logsigmoid",
+    "smoothed",
+    "softplus",
+    "whiten",
+]
 
 
 def log1mexp(a: Tensor) -> Tensor:
@@ -64,5 +79,48 @@ def k2(logps: Tensor, reference_logps: Tensor) -> Tensor:
 
 def k3(logps: Tensor, reference_logps: Tensor) -> Tensor:
     """KL estimator r - 1 - log r with r = pi_ref / pi: unbiased, never negative."""
-    difference = reference_logps - logps
+    difference = bounded(reference_logps - logps)
     return torch.expm1(difference) - difference
+
+
+def clipped_surrogate(ratio: Tensor, advantages: Tensor, low: float, high: float) -> Tensor:
+    """max(-A ratio, -A clip(ratio, 1 - low, 1 + high)) of tensors of one shape (1707.06347, eq. 7, as a loss)."""
+    return torch.maximum(-advantages * ratio, -advantages * ratio.clamp(1.0 - low, 1.0 + high))
+
+
+def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lambda_: float) -> Tensor:
+    """Generalised advantage estimation (1506.02438, eq. 16): A_t = d_t + gamma lambda A_{t+1}.
+
+    d_t = r_t + gamma V_{t+1} - V_t, where V is 0 after the last token.
+
+    Args: (C, T) rewards of tokens, (C, T) values of the states before them, (C, T) True where a token is real.
+    Returns: (C, T) advantages, 0 where the mask is False.
+    """
+    rewards, values = rewards.masked_fill(~mask, 0.0), values.masked_fill(~mask, 0.0)
+    advantages = torch.zeros_like(values)
+    advantage = following = values.new_zeros(len(values))
+    for t in reversed(range(values.shape[1])):
+        # In the padding everything is 0, so what comes before it starts from 0.
+        delta = rewards[:, t] + gamma * following - values[:, t]
+        advantage = delta + gamma * lambda_ * advantage
+        advantages[:, t] = advantage
+        following = values[:, t]
+    return advantages
+
+
+def whiten(values: Tensor, mask: Tensor, moments: tuple[Tensor, Tensor], *, shift: bool = True) -> Tensor:
+    """(values - mean) / sqrt(deviation^2 + 1e-8), with the mean added again unless it is to ``shift``.
+
+    Args: (C, T) values, (C, T) True where they count, and their mean and standard deviation, as a rule those of
+        ``batch.global_moments(values[mask])``.
+    Returns: (C, T), 0 where the mask is False.
+    """
+    mean, deviation = moments
+    whitened = (values - mean) * torch.rsqrt(deviation.square() + 1e-8)
+    return (whitened if shift else whitened + mean).masked_fill(~mask, 0.0)
+
+
+def adapted_coefficient(coefficient: float, kl: float, target: float, sequences: float, horizon: float) -> float:
+    """c (1 + clip(KL / target - 1, -0.2, 0.2) n / horizon): larger where the KL of n sequences is (1909.08593, 2.2)."""
+    error = min(max(kl / target - 1.0, -0.2), 0.2)
+    return coefficient * (1.0 + error * sequences / horizon)

@@ -6,12 +6,17 @@ model's ``value`` and ``values``) and ``data`` (what carries none: ``ref_<role>`
 columns, and single numbers, which are the state before the step). A function case has ``kind: "function"`` and no
 ``policy``. An algorithm claims cases in ``Algorithm.golden`` and ``Algorithm.functions`` and says there how the file's
 names map onto its own.
+
+What belongs to the loop and not to an algorithm is done here as the loop does it: the ``missing_eos_penalty`` of a case
+comes off the scores of completions without ``has_eos``, and completions of role ``replay`` are learned with the weight
+``replay_coef``. Sampled completions with scores go through ``experience`` before the loss.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,6 +26,7 @@ from xpo.api.algorithm import Algorithm
 from xpo.api.batch import Batch, Scores
 from xpo.api.groups import Completion, Group
 from xpo.api.loss import counts, reduce
+from xpo.api.mixture import Imitation, Part, helped
 from xpo.api.vocabulary import Distributions
 from xpo.errors import PluginError, did_you_mean
 from xpo.plugins import load
@@ -38,6 +44,10 @@ METRICS = {
 }
 #: What files call a number that says how good a completion is.
 _SCORES = ("score", "scores", "labels", "rewards", "reward")
+#: Settings of the loop that a case may have.
+_LOOP = ("missing_eos_penalty", "replay_coef")
+#: Keys of what must be read last: values are of completions that are there already, what is replayed has its own rows.
+_LATE = ("value", "values", "replay")
 
 
 def run_case(case: Case, *, dtype: torch.dtype = torch.float64) -> dict[str, Any]:
@@ -63,12 +73,18 @@ def run_case_with(cls: type[Algorithm[Any]], case: Case, *, dtype: torch.dtype =
     name = case["loss"]
     names = cls.golden[name]
     hyper = {names.get(key, key): value for key, value in case.get("hyper", {}).items()}
-    unknown = sorted(set(hyper) - {f.name for f in fields(cls.Config)})
+    known = {f.name for f in fields(cls.Config)}
+    loop = {name: hyper.pop(name) for name in _LOOP if name in hyper and name not in known}
+    unknown = sorted(set(hyper) - known)
     if unknown:
         raise PluginError(f"case '{case.get('id', name)}': '{cls.name}' has no setting {', '.join(unknown)}")
     fixed = {key.removeprefix("="): value for key, value in names.items() if key.startswith("=")}
     algorithm: Algorithm[Any] = cls(cls.Config(**{**fixed, **hyper}))
     setting = _Setting(case, names, dtype, reward=cls.model != "policy")
+    setting.penalise(loop.get("missing_eos_penalty", 0.0))
+    if setting.replay:
+        algorithm = helped(algorithm, [Part("replay", loop.get("replay_coef", 1.0), Imitation(), replay=True)])
+        setting.groups = algorithm.collate(setting.groups)
     if setting.state:
         algorithm.load_state_dict(setting.state)
     if case.get("kind") == "function":
@@ -100,7 +116,8 @@ class _Setting:
         #: Key of the case's policy -> kind of number, and places in the nesting of the case.
         self.places: dict[str, tuple[str, Any]] = {}
         given = dict(case.get("policy", {}) or self._rollout())
-        for key in sorted(given, key=lambda key: key in ("value", "values")):
+        self.replay = False
+        for key in sorted(given, key=lambda key: _LATE.index(own) if (own := names.get(key, key)) in _LATE else -1):
             self._read(key, given[key], reward)
         for key in [key for key in self.data if key.endswith("_policy")]:
             stem = key.removesuffix("_policy")
@@ -115,8 +132,8 @@ class _Setting:
 
     def _rollout(self) -> dict[str, Any]:
         """A case about experience has its log-probs in the data, or none at all: rewards are enough."""
-        rewards = self.data["rewards"]
-        return {"logps": self.data.pop("logps", [[[0.0] for _ in row] for row in rewards])}
+        found: dict[str, Any] = {key: self.data.pop(key) for key in ("logps", "values") if key in self.data}
+        return found if "logps" in found else {"logps": [[[0.0] for _ in row] for row in self.data["rewards"]]}
 
     def _read(self, key: str, values: Any, reward: bool) -> None:
         if key in ("value", "values"):  # of the completions that are there already; one number is that of the prompt
@@ -141,21 +158,24 @@ class _Setting:
         """Add completions for one value a group, or for K values a group."""
         role = self.names.get(key, key).removesuffix("_reward")
         role = "completion" if role in ("completions", "logps", "rewards") else role
-        while len(self.groups) < len(values):
+        start = len(self.groups) if role == "replay" else 0
+        self.replay = self.replay or role == "replay"
+        while len(self.groups) < start + len(values):
             self.groups.append(Group(prompt_ids=[len(self.groups) + 1], row=len(self.groups)))
         depth = {"logps": 1, "logits": 2, "rewards": 0}[kind]
         found: list[Any] = []
-        for index, value in enumerate(values):
+        for number, value in enumerate(values):
+            index = start + number
             one = _depth(value) == depth
             inner = []
             for k, item in enumerate([value] if one else value):
                 place = (index, len(self.groups[index].completions))
                 tokens = [0] * (1 if kind == "rewards" else len(item))
-                tokens = tokens if ids is None else ids[index]
+                tokens = tokens if ids is None else ids[number]
                 self.groups[index].completions.append(Completion(list(tokens), role, trainable=trainable))
                 self.policy.setdefault(kind, {})[place] = item
                 if reference is not None:
-                    self.reference.setdefault(kind, {})[place] = reference[index] if one else reference[index][k]
+                    self.reference.setdefault(kind, {})[place] = reference[number] if one else reference[number][k]
                 inner.append(place)
             found.append(inner[0] if one else inner)
         return found
@@ -182,12 +202,21 @@ class _Setting:
                     completion.label = bool(item)
                 elif name == "not_label":
                     completion.label = not item
+                elif name == "has_eos":
+                    completion.finished = bool(item)
                 elif name == "rank":
                     completion.score = -float(item)
                 elif name in _SCORES or name.startswith("score_"):
                     completion.score = float(item)
                 else:
                     completion.columns[name] = item
+
+    def penalise(self, amount: float) -> None:
+        """Take something off the score of completions that did not end by themselves."""
+        for group in self.groups:
+            for completion in group.completions:
+                if completion.score is not None and not completion.finished:
+                    completion.score -= amount
 
     def _order(self) -> list[Place]:
         return [(index, k) for index, group in enumerate(self.groups) for k in range(len(group.completions))]
@@ -240,6 +269,9 @@ class _Setting:
 
     def loss(self, algorithm: Algorithm[Any]) -> dict[str, Any]:
         batch, leaves, policy, reference = self._models(algorithm)
+        if algorithm.data == "rollouts" and not batch.scores.isnan().any():
+            given = dict(batch.columns)
+            batch.columns.update({**algorithm.experience(batch, policy.detach(), reference), **given})
         loss = algorithm.loss(batch, policy, reference)
         value, shares = reduce(loss, batch, counts(batch))
         value.backward()  # type: ignore[no-untyped-call]  # torch leaves backward() untyped
@@ -251,28 +283,41 @@ class _Setting:
         aliases = METRICS | {name: own for name, own in self.names.items() if own in metrics}
         metrics |= {name: metrics[own] for name, own in aliases.items() if own in metrics}
 
-        rows = {place: row for row, place in enumerate(self._order())}
         starts = [0, *batch.lengths.cumsum(0).tolist()]
 
-        def nested(kind: str, places: Any) -> Any:
-            if isinstance(places, list):
-                return [nested(kind, place) for place in places]
-            row, gradient, said = rows[places], gradients[kind], self.policy[kind][places]
+        def read(kind: str, row: int, place: Place) -> Any:
+            gradient = gradients[kind]
             if kind == "logits":
                 return gradient[starts[row] : starts[row + 1]].tolist()
             if kind == "rewards":
                 return gradient[row].item()
-            return gradient[row, : len(said)].tolist()
+            return gradient[row, : len(self.policy[kind][place])].tolist()
 
-        grad = {key: nested(kind, places) for key, (kind, places) in self.places.items()}
+        grad = {key: self._nested(places, partial(read, kind)) for key, (kind, places) in self.places.items()}
         if "value" in grad:
             grad["value"] = [gradient[0] for gradient in grad["value"]]
         return {"loss": float(value.detach()), "grad": grad, "metrics": metrics}
 
     def experience(self, algorithm: Algorithm[Any]) -> dict[str, Any]:
+        """The columns by name, nested as the case nests its completions; of tokens as long as these are."""
         batch, _, policy, reference = self._models(algorithm)
         columns = algorithm.experience(batch, policy.detach(), reference)
-        return {name: batch.lists(values).tolist() for name, values in columns.items() if values.dim() == 1}
+        lengths = batch.lengths.tolist()
+        _, places = self.places["logps"]
+
+        def read(values: Tensor, row: int, place: Place) -> Any:
+            return values[row].item() if values.dim() == 1 else values[row, : lengths[row]].tolist()
+
+        return {name: self._nested(places, partial(read, values)) for name, values in columns.items()}
+
+    def _nested(self, places: Any, read: Callable[[int, Place], Any]) -> Any:
+        """What ``read`` says of the row and the place of each completion, nested as the ``places`` are."""
+        rows = {place: row for row, place in enumerate(self._order())}
+
+        def nested(some: Any) -> Any:
+            return [nested(one) for one in some] if isinstance(some, list) else read(rows[some], some)
+
+        return nested(places)
 
 
 def _depth(value: Any) -> int:

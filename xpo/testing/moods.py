@@ -81,7 +81,7 @@ def logps(read: Text, who: Who, mood: str, seed: int) -> tuple[float, ...]:
     """Log-probability of each token."""
     rng = random.Random(f"{seed} {mood} {read}")
     side = rng.random()
-    numbers = [(*MOODS[mood][0](rng, side), 0.1 * (rng.random() - 0.5)) for _ in read[1]]
+    numbers = [(*MOODS[mood][0](rng, side), 0.8 * (rng.random() - 0.5)) for _ in read[1]]
     if who == "old":
         return tuple(min(policy + moved, 0.0) if policy else 0.0 for policy, _, moved in numbers)
     return tuple(reference if who == "reference" else policy for policy, reference, _ in numbers)

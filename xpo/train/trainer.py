@@ -286,7 +286,9 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers is not f
                 temperature=self.temperature,
                 vocabulary=self.vocabulary,
             )
-            return scores if self._critic is None else replace(scores, values=self._critic(batch, self.engine))
+            # Ranks may call it a different number of times where they learn nothing: then it must not wait for others.
+            critic = self._critic if torch.is_grad_enabled() else self.critic
+            return scores if critic is None else replace(scores, values=critic(batch, self.engine))
 
     # Fitting the machine
 

@@ -33,6 +33,7 @@ ALIASES: Mapping[str, str] = {
     "ref_model_name_or_path": "reference_model",
     "torch_dtype": "dtype",
     "reward_funcs": "reward",
+    "num_ppo_epochs": "num_iterations",
     "reward_model_name_or_path": "reward",
     "overwrite_output_dir": "overwrite",
     "evaluation_strategy": "eval_strategy",

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from xpo import Algorithm, Batch, Config, Loss, Needs, Paper, Scores, Term, option
-from xpo.api.math import leave_one_out
+from xpo.api.math import clipped_surrogate, leave_one_out
 
 
 def rloo_loss(
@@ -20,9 +20,7 @@ def rloo_loss(
     Args: three (N,): log-probabilities summed over tokens now and when sampled, and advantages without gradient.
     Returns: (N,) losses. On the policy that sampled, the ratio is 1 and the gradient is that of -A log pi(y|x).
     """
-    ratio = torch.exp(logps - old_logps)
-    clipped = ratio.clamp(1.0 - epsilon, 1.0 + epsilon_high)
-    return torch.maximum(-advantages * ratio, -advantages * clipped)
+    return clipped_surrogate(torch.exp(logps - old_logps), advantages, epsilon, epsilon_high)
 
 
 @dataclass

@@ -1,0 +1,531 @@
+"""Methods on completions sampled while training, against their equations and in the loop."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests import tiny
+from tests.zoo.byhand import flat, hold, mean, near, ragged
+from xpo import Batch, Completion, Group, Scores, SettingError
+from xpo.api.loss import counts, reduce
+from xpo.api.math import clipped_surrogate, gae, k3, whiten
+from xpo.api.mixture import Imitation, Part
+from xpo.testing import run_case
+from xpo.train.rollouts import _together
+
+METHODS = ("reinforce", "grpo", "raft", "ppo")
+
+
+def numbers(like: list[list[float]], seed: int, size: float = 1.0) -> list[list[float]]:
+    rng = random.Random(seed)
+    return [[round(size * rng.uniform(-1, 1), 4) for _ in row] for row in like]
+
+
+def clipped(ratio: float, advantage: float, low: float, high: float) -> tuple[float, bool]:
+    """The surrogate, and whether it was the clipped side that counted."""
+    plain, other = -advantage * ratio, -advantage * min(max(ratio, 1 - low), 1 + high)
+    return max(plain, other), other > plain
+
+
+def sampled(rewards: list[list[float]], lengths: list[list[int]] | None = None, finished: bool = True) -> Batch:
+    """Groups of rewarded completions, in float64."""
+    groups = [
+        Group(
+            [1 + row],
+            [
+                Completion([2] * (1 if lengths is None else lengths[row][k]), score=reward, finished=finished)
+                for k, reward in enumerate(some)
+            ],
+            row=row,
+        )
+        for row, some in enumerate(rewards)
+    ]
+    return Batch.of(groups, dtype=torch.float64)
+
+
+def say(batch: Batch, logps: float = -1.0, values: float | None = None) -> Scores:
+    """The same log-probability, and the same value, at every token."""
+    real = batch.mask.double()
+    return Scores(logps * real, batch.mask, values=None if values is None else values * real)
+
+
+def logs(run: tiny.Fit, key: str) -> list[float]:
+    return [entry[key] for entry in run.trainer.state.log_history if key in entry]
+
+
+# REINFORCE
+
+ADVANTAGES = [1.3, -0.4, 0.0, 0.7, -2.1]
+
+
+@pytest.mark.parametrize("reused", [False, True])
+def test_reinforce(reused: bool) -> None:
+    logps = ragged(1, 5)
+    old = near(logps, 2)
+    ratios = [math.exp(sum(a) - sum(b)) if reused else 1.0 for a, b in zip(logps, old, strict=True)]
+    assert not reused or min(ratios) < 1 < max(ratios)
+
+    def loss(policy: Mapping[str, Any]) -> float:
+        return mean(
+            [-a * min(r, 1.0) * sum(row) for a, r, row in zip(ADVANTAGES, ratios, policy["logps"], strict=True)]
+        )
+
+    data = {"advantages": ADVANTAGES, **({"old_logps": old} if reused else {})}
+    hold({"loss": "reinforce", "policy": {"logps": logps}, "data": data}, loss, ratio=mean(ratios))
+
+
+def test_reinforce_has_the_gradient_of_rloo_at_ratio_1() -> None:
+    logps = ragged(3, 5)
+    case = {"hyper": {}, "policy": {"logps": logps}, "data": {"advantages": ADVANTAGES, "old_logps": logps}}
+    ours, other = (run_case({"loss": name, **case})["grad"]["logps"] for name in ("reinforce", "rloo"))
+    assert flat(ours) == pytest.approx(flat(other), abs=1e-12)
+
+
+def test_the_baseline_starts_as_the_first_mean_and_follows_without_seeing_the_step() -> None:
+    method = tiny.algorithm("reinforce", beta=0.0, baseline_momentum=0.75)
+    steps = [sampled([[1.0], [3.0]]), sampled([[10.0], [0.0]]), sampled([[4.0], [4.0]])]
+    found = [method.experience(batch, say(batch), None)["advantages"].tolist() for batch in steps]
+    second, third = 2.0, 0.75 * 2.0 + 0.25 * 5.0
+    assert found == [[-1.0, 1.0], [10.0 - second, 0.0 - second], [4.0 - third, 4.0 - third]]
+    assert method.state_dict() == {"baseline": 0.75 * third + 0.25 * 4.0}
+
+
+def test_the_baseline_survives_a_checkpoint_and_evaluation_does_not_move_it() -> None:
+    method, batch = tiny.algorithm("reinforce", beta=0.0), sampled([[1.0], [3.0]])
+    with torch.no_grad():
+        method.experience(batch, say(batch), None)
+    assert method.state_dict() == {}
+    method.experience(batch, say(batch), None)
+    resumed = tiny.algorithm("reinforce", beta=0.0)
+    resumed.load_state_dict(method.state_dict())
+    other = sampled([[7.0], [8.0]])
+    with torch.no_grad():
+        assert resumed.experience(other, say(other), None)["advantages"].tolist() == [5.0, 6.0]
+    assert resumed.state_dict() == method.state_dict()
+
+
+def test_the_kl_is_taken_off_the_reward() -> None:
+    """Plus the KL, with the sign turned round, would pay for leaving the reference."""
+    method, batch = tiny.algorithm("reinforce", beta=0.5), sampled([[1.0], [3.0]], [[2], [4]])
+    found = method.experience(batch, say(batch, -1.0), say(batch, -2.0))
+    assert found["kl"].tolist() == [2.0, 4.0]
+    assert found["advantages"].tolist() == [0.0 - 0.5, 1.0 - 0.5]
+
+
+# GRPO
+
+GRPO = {
+    "as in the paper": {"beta": 0.04},
+    "without reference": {"beta": 0.0, "eps_low": 0.1},
+    "higher above": {"beta": 0.1, "eps_low": 0.1, "eps_high": 0.3},
+    "mean over tokens": {"beta": 0.2, "aggregation": "token_mean", "eps_low": 0.15, "eps_high": 0.15},
+    "fixed length": {"beta": 0.2, "aggregation": "fixed_length", "max_length": 12},
+}
+
+
+@pytest.mark.parametrize("hyper", GRPO.values(), ids=GRPO)
+def test_grpo(hyper: dict[str, Any]) -> None:
+    logps = ragged(5, 6)
+    old, ref = near(logps, 6, 0.9), near(logps, 7, 1.5)
+    advantages = [0.9, -1.1, 0.3, -0.2, 0.0, 1.4]
+    low, high = hyper.get("eps_low", 0.2), hyper.get("eps_high", hyper.get("eps_low", 0.2))
+
+    def tokens(policy: Mapping[str, Any]) -> list[list[tuple[float, bool, float]]]:
+        return [
+            [
+                (*clipped(math.exp(p - o), a, low, high), math.exp(r - p) - 1 - (r - p))
+                for p, o, r in zip(*row, strict=True)
+            ]
+            for *row, a in zip(policy["logps"], old, ref, advantages, strict=True)
+        ]
+
+    def loss(policy: Mapping[str, Any]) -> float:
+        rows = [[value + hyper["beta"] * kl for value, _, kl in row] for row in tokens(policy)]
+        how = hyper.get("aggregation", "sequence_mean")
+        if how == "token_mean":
+            return mean(flat(rows))
+        return mean([sum(row) / (len(row) if how == "sequence_mean" else hyper["max_length"]) for row in rows])
+
+    found = [token for row in tokens({"logps": logps}) for token in row]
+    share = mean([float(outside) for _, outside, _ in found])
+    assert 0 < share < 1
+    metrics = {"clip_fraction": share} | ({"kl": mean([kl for *_, kl in found])} if hyper["beta"] else {})
+    data = {"advantages": advantages, "old_logps": old, **({"ref_logps": ref} if hyper["beta"] else {})}
+    hold({"loss": "grpo", "hyper": hyper, "policy": {"logps": logps}, "data": data}, loss, **metrics)
+
+
+@pytest.mark.parametrize("scale", [True, False])
+def test_grpo_standardises_rewards_within_a_group(scale: bool) -> None:
+    rows = [[1.0, 0.0, 3.0], [2.0, 2.0, 2.0]]
+    hyper = {"scale": scale, "eps": 1e-2}
+    case = {"loss": "grpo_advantages", "kind": "function", "hyper": hyper, "data": {"rewards": rows}}
+    deviation = math.sqrt(sum((r - 4 / 3) ** 2 for r in rows[0]) / 2)
+    expected = [(r - 4 / 3) / (deviation + 1e-2 if scale else 1.0) for r in rows[0]]
+    assert flat(run_case(case)["outputs"]["advantages"]) == pytest.approx([*expected, 0.0, 0.0, 0.0], abs=1e-12)
+
+
+def test_one_sample_has_no_group_to_be_compared_with() -> None:
+    batch = sampled([[1.0], [2.0]])
+    with pytest.raises(SettingError, match="--num_generations"):
+        tiny.algorithm("grpo").experience(batch, say(batch), None)
+
+
+def test_dr_grpo_pulls_a_token_alike_whatever_the_length_of_its_completion() -> None:
+    logps = [[-1.0], [-1.0] * 5]
+    case = {"policy": {"logps": logps}, "data": {"advantages": [1.0, 1.0], "old_logps": logps}}
+
+    def pulls(aggregation: str) -> list[float]:
+        hyper = {"beta": 0.0, "aggregation": aggregation, "max_length": 8}
+        return flat(run_case({"loss": "grpo", "hyper": hyper, **case})["grad"]["logps"])
+
+    assert pulls("fixed_length") == pytest.approx([-1 / 16] * 6)
+    assert pulls("token_mean") == pytest.approx([-1 / 6] * 6)
+    assert pulls("sequence_mean") == pytest.approx([-1 / 2] + [-1 / 10] * 5)
+
+
+def test_kl_estimators() -> None:
+    logps = ragged(8, 3)
+    ref = near(logps, 9, 2.0)
+    data = {"logps": logps, "ref_logps": ref}
+    found = run_case({"loss": "kl_estimators", "kind": "function", "data": data})["outputs"]
+    ratios = [r - p for p, r in zip(flat(logps), flat(ref), strict=True)]
+    assert flat(found["k1"]) == pytest.approx([-d for d in ratios], abs=1e-12)
+    assert flat(found["k2"]) == pytest.approx([d * d / 2 for d in ratios], abs=1e-12)
+    assert flat(found["k3"]) == pytest.approx([math.exp(d) - 1 - d for d in ratios], abs=1e-12)
+
+
+def test_the_third_estimator_is_finite_however_far_the_policy_has_gone() -> None:
+    logps = torch.tensor([-500.0, -0.1, -1e-6], requires_grad=True)
+    found = k3(logps, torch.tensor([-0.1, -500.0, -1e-6]))
+    found.sum().backward()
+    assert found.isfinite().all()
+    assert logps.grad is not None
+    assert logps.grad.isfinite().all()
+
+
+# RAFT
+
+#: The best of the second group comes twice, the lengths of those selected differ.
+REWARDS = [[0.1, 0.9, -0.4, 0.3], [0.5, 0.2, 0.5], [-1.0, -3.0]]
+BEST = (1, 0, 0)
+
+
+@pytest.mark.parametrize("how", ["token", "sequence", "sum"])
+def test_raft(how: str) -> None:
+    completions = [ragged(20 + row, len(some)) for row, some in enumerate(REWARDS)]
+
+    def loss(policy: Mapping[str, Any]) -> float:
+        best = [row[k] for row, k in zip(policy["completions"], BEST, strict=True)]
+        if how == "token":
+            return -mean(flat(best))
+        return -mean([sum(row) / (len(row) if how == "sequence" else 1) for row in best])
+
+    case = {"loss": "raft", "hyper": {"nll": how}, "policy": {"completions": completions}, "data": {"rewards": REWARDS}}
+    hold(case, loss, nll_loss=loss({"completions": completions}), **{"reward/best": mean([0.9, 0.5, -1.0])})
+
+
+@pytest.mark.parametrize("how", ["token", "sequence", "sum"])
+def test_the_mean_over_selected_completions_is_that_of_the_step(how: str) -> None:
+    """Over all its micro-batches and ranks: each loses its own number of tokens to the selection."""
+    method = tiny.algorithm("raft", nll=how)
+    halves = [sampled([[1.0, 2.0]], [[7, 1]]), sampled([[3.0, 1.0], [2.0, 0.0]], [[2, 4], [5, 1]])]
+    mine: list[torch.Tensor] = []
+    for half in halves:  # what each rank adds
+        object.__setattr__(half, "reduce", lambda tensor: mine.append(tensor) or tensor)
+        method.experience(half, say(half), None)
+    total = 0.0
+    everything: dict[Any, float] = {}
+    for half in halves:
+        for key, count in counts(half).items():
+            everything[key] = everything.get(key, 0.0) + count
+    for number, half in enumerate(halves):
+        object.__setattr__(half, "reduce", lambda _: sum(mine))
+        half.columns.update(method.experience(half, say(half), None))
+        total += float(reduce(method.loss(half, say(half, -1.0 - number), None), half, everything)[0])
+    lengths, each = (1, 2, 5), (1.0, 2.0, 2.0)
+    expected = {
+        "token": sum(n * value for n, value in zip(lengths, each, strict=True)) / 8,
+        "sequence": mean(list(each)),
+        "sum": sum(n * value for n, value in zip(lengths, each, strict=True)) / 3,
+    }
+    assert total == pytest.approx(expected[how])
+
+
+# PPO
+
+PPO = {
+    "as it comes": {},
+    "narrow": {"cliprange": 0.05, "cliprange_value": 0.05, "vf_coef": 0.5},
+    "wide": {"cliprange": 0.3, "cliprange_value": 5.0, "vf_coef": 1.0},
+    "ptx": {"ptx_coef": 27.8, "cliprange": 0.1},
+}
+
+
+@pytest.mark.parametrize("hyper", PPO.values(), ids=PPO)
+def test_ppo(hyper: dict[str, Any]) -> None:
+    # With these seeds no token sits on a kink of what is clipped, where differences are no gradient.
+    logps = ragged(291, 5)
+    values, returns, advantages = numbers(logps, 292), numbers(logps, 293, 2.0), numbers(logps, 294, 2.0)
+    data = {
+        "old_logps": near(logps, 295, 0.8),
+        "old_values": near(values, 296, 0.9),
+        "advantages": advantages,
+        "returns": returns,
+    }
+    policy = {"logps": logps, "values": values, **({"ptx": ragged(37, 3)} if "ptx_coef" in hyper else {})}
+    eps, eps_v = hyper.get("cliprange", 0.2), hyper.get("cliprange_value", 0.2)
+
+    def of_policy(policy: Mapping[str, Any]) -> list[tuple[float, bool]]:
+        rows = zip(flat(policy["logps"]), flat(data["old_logps"]), flat(advantages), strict=True)
+        return [clipped(math.exp(p - o), a, eps, eps) for p, o, a in rows]
+
+    def of_values(policy: Mapping[str, Any]) -> list[float]:
+        rows = zip(flat(policy["values"]), flat(data["old_values"]), flat(returns), strict=True)
+        return [0.5 * max((v - g) ** 2, (o + min(max(v - o, -eps_v), eps_v) - g) ** 2) for v, o, g in rows]
+
+    def loss(policy: Mapping[str, Any]) -> float:
+        value = mean([one for one, _ in of_policy(policy)]) + hyper.get("vf_coef", 0.1) * mean(of_values(policy))
+        return value - hyper.get("ptx_coef", 0.0) * mean(flat(policy["ptx"])) if "ptx" in policy else value
+
+    metrics = {
+        "loss/policy_avg": mean([one for one, _ in of_policy(policy)]),
+        "loss/value_avg": mean(of_values(policy)),
+        "policy/clipfrac_avg": mean([float(outside) for _, outside in of_policy(policy)]),
+        "val/ratio": mean([math.exp(a - b) for a, b in zip(flat(logps), flat(data["old_logps"]), strict=True)]),
+    }
+    assert 0 < metrics["policy/clipfrac_avg"] < 1
+    if "ptx" in policy:
+        metrics["replay/nll_loss"] = -mean(flat(policy["ptx"]))
+    hold({"loss": "ppo", "hyper": hyper, "policy": policy, "data": data}, loss, **metrics)
+
+
+EXPERIENCE = {
+    "as it comes": {"kl_coef": 0.05, "gamma": 1.0, "lam": 0.95},
+    "discounted": {"kl_coef": 0.3, "gamma": 0.9, "lam": 0.7, "missing_eos_penalty": 1.5},
+    "whitened": {"kl_coef": 0.2, "gamma": 0.99, "lam": 0.9, "whiten_rewards": True},
+    "no KL, no trust in values": {"kl_coef": 0.0, "gamma": 1.0, "lam": 1.0},
+    "all trust in values": {"kl_coef": 0.1, "gamma": 0.8, "lam": 0.0},
+}
+
+
+def moments(values: list[float]) -> tuple[float, float]:
+    return mean(values), sum((value - mean(values)) ** 2 for value in values) / (len(values) - 1)
+
+
+@pytest.mark.parametrize("hyper", EXPERIENCE.values(), ids=EXPERIENCE)
+def test_the_experience_of_ppo(hyper: dict[str, Any]) -> None:
+    """Advantages as the sum over everything that follows (1506.02438, eq. 16), not as the recursion."""
+    logps = ragged(41, 5)
+    ref, values = near(logps, 42, 1.0), numbers(logps, 43)
+    scores, ended = [0.7, -1.2, 0.1, 2.0, -0.4], [True, False, True, True, False]
+    data = {"logps": logps, "ref_logps": ref, "values": values, "scores": scores, "has_eos": ended}
+    found = run_case({"loss": "ppo_advantages", "kind": "function", "hyper": hyper, "data": data})["outputs"]
+
+    gamma, lam = hyper["gamma"], hyper["lam"]
+    rewards = [[-hyper["kl_coef"] * (p - r) for p, r in zip(*row, strict=True)] for row in zip(logps, ref, strict=True)]
+    for row, score, end in zip(rewards, scores, ended, strict=True):
+        row[-1] += score - (0.0 if end else hyper.get("missing_eos_penalty", 0.0))
+    if hyper.get("whiten_rewards"):
+        middle, variance = moments(flat(rewards))
+        rewards = [[(r - middle) / math.sqrt(variance + 1e-8) + middle for r in row] for row in rewards]
+    advantages = []
+    for row, value in zip(rewards, values, strict=True):
+        deltas = [r + gamma * after - v for r, v, after in zip(row, value, [*value[1:], 0.0], strict=True)]
+        advantages.append([sum((gamma * lam) ** k * d for k, d in enumerate(deltas[t:])) for t in range(len(deltas))])
+    middle, variance = moments(flat(advantages))
+    returns = [[a + v for a, v in zip(*row, strict=True)] for row in zip(advantages, values, strict=True)]
+    expected = {
+        "token_rewards": rewards,
+        "advantages": advantages,
+        "advantages_whitened": [[(a - middle) / math.sqrt(variance + 1e-8) for a in row] for row in advantages],
+        "returns": returns,
+    }
+    for name, rows in expected.items():
+        assert [len(row) for row in found[name]] == [len(row) for row in logps], name
+        assert flat(found[name]) == pytest.approx(flat(rows), abs=1e-11), name
+    assert mean(flat(found["advantages_whitened"])) == pytest.approx(0.0, abs=1e-12)
+    apart = [g - a for g, a in zip(flat(found["returns"]), flat(found["advantages"]), strict=True)]
+    assert apart == pytest.approx(flat(values), abs=1e-12)
+
+
+def test_gae_at_its_ends() -> None:
+    rewards, values = torch.tensor([[1.0, 2.0, 4.0]]), torch.tensor([[0.5, -1.0, 3.0]])
+    mask = torch.ones(1, 3, dtype=torch.bool)
+    to_go = gae(rewards, values, mask, 1.0, 1.0) + values
+    assert to_go.tolist() == [[7.0, 6.0, 4.0]]  # what is still to come
+    assert gae(rewards, values, mask, 0.5, 0.0).tolist() == [[1 - 0.5 - 0.5, 2 + 1.5 + 1.0, 4 - 3.0]]  # one step ahead
+
+
+def test_padding_takes_no_part_in_advantages_or_their_statistics() -> None:
+    """The score is that of the last token, not of a place behind it, and nothing flows back from there."""
+    short, long = [[-1.0, -2.0]], [[-1.0, -2.0], [-0.5] * 9]
+    case: dict[str, Any] = {"loss": "ppo_advantages", "kind": "function", "hyper": {"kl_coef": 0.1}}
+
+    def found(logps: list[list[float]]) -> dict[str, Any]:
+        values = [[0.3] * len(row) for row in logps]
+        data = {"logps": logps, "ref_logps": near(logps, 1), "values": values, "scores": [1.0] * len(logps)}
+        return run_case({**case, "data": data})["outputs"]
+
+    alone, beside = found(short), found(long)
+    for name in ("token_rewards", "advantages", "returns"):
+        assert alone[name][0] == pytest.approx(beside[name][0], abs=1e-12), name
+    assert beside["token_rewards"][0][1] > 0.9
+
+
+def test_advantages_are_whitened_with_the_statistics_of_all_ranks() -> None:
+    whole = sampled([[1.0], [-2.0], [4.0], [0.5]], [[2], [5], [1], [3]])
+    method = tiny.algorithm("ppo", kl_coef=0.0)
+    expected = method.experience(whole, say(whole, values=0.3), None)["advantages_whitened"]
+    tokens = expected[whole.mask]
+    assert float(tokens.mean()) == pytest.approx(0.0, abs=1e-12)
+    assert float(tokens.std()) == pytest.approx(1.0, abs=1e-6)
+    rank = Batch.of(whole.groups[:2], dtype=torch.float64)
+    everything = gae(
+        torch.tensor([[0.0, 1, 0, 0, 0], [0, 0, 0, 0, -2], [4, 0, 0, 0, 0], [0, 0, 0.5, 0, 0]], dtype=torch.float64),
+        say(whole, values=0.3).values,  # type: ignore[arg-type]  # there are values
+        whole.mask,
+        1.0,
+        0.95,
+    )[whole.mask]
+    sums = iter([everything.sum(), (everything - everything.mean()).square().sum()])
+    count = torch.tensor(float(len(everything)), dtype=torch.float64)
+    object.__setattr__(rank, "reduce", lambda _: torch.stack([next(sums), count]))
+    found = method.experience(rank, say(rank, values=0.3), None)["advantages_whitened"]
+    assert torch.allclose(found, expected[:2], atol=1e-12)
+
+
+def test_whitening_keeps_the_mean_where_it_is_asked_to() -> None:
+    values = torch.tensor([[1.0, 5.0, 99.0], [3.0, 99.0, 99.0]])
+    mask = values < 99
+    own = (values[mask].mean(), values[mask].std())
+    shifted, kept = whiten(values, mask, own), whiten(values, mask, own, shift=False)
+    assert shifted.tolist() == [[-1.0, 1.0, 0.0], [0.0, 0.0, 0.0]]
+    assert kept.tolist() == [[2.0, 4.0, 0.0], [3.0, 0.0, 0.0]]
+
+
+def test_the_coefficient_follows_the_kl() -> None:
+    """By a fifth over the horizon at most, either way."""
+    hyper = {"init": 0.2, "target": 4.0, "horizon": 100.0, "n_steps": 10}
+    observed = [4.0, 4.4, 400.0, 0.0]
+    case = {"loss": "adaptive_kl", "kind": "function", "hyper": hyper, "data": {"observed_kl": observed}}
+    factors = [1.0, 1.01, 1.02, 0.98]
+    expected = [0.2 * math.prod(factors[: number + 1]) for number in range(4)]
+    assert run_case(case)["outputs"]["coef"] == pytest.approx(expected)
+
+
+def test_the_coefficient_is_kept_in_checkpoints_and_not_moved_by_evaluation() -> None:
+    settings = {"kl_coef": 0.1, "kl_target": 2.0, "kl_horizon": 10.0}
+    method, batch = tiny.algorithm("ppo", **settings), sampled([[1.0], [2.0]], [[4], [4]])
+    here, there = say(batch, -1.0, values=0.0), say(batch, -2.0)
+    with torch.no_grad():
+        method.experience(batch, here, there)
+    assert method.state_dict() == {"kl_coef": 0.1}
+    first = method.experience(batch, here, there)  # a KL of 4 nats
+    assert first["objective/non_score_reward"].tolist() == pytest.approx([-0.4, -0.4])
+    assert method.state_dict()["kl_coef"] == pytest.approx(0.1 * (1 + 0.2 * 2 / 10))
+    resumed = tiny.algorithm("ppo", **settings)
+    resumed.load_state_dict(method.state_dict())
+    again = resumed.experience(batch, here, there)
+    assert again["objective/non_score_reward"].tolist() == pytest.approx([-0.416, -0.416])
+    assert tiny.algorithm("ppo").state_dict() == {}
+
+
+def test_without_a_kl_nobody_needs_a_reference() -> None:
+    assert not tiny.algorithm("ppo", kl_coef=0.0).needs.reference
+    assert not tiny.algorithm("grpo", beta=0.0).needs.reference
+    assert not tiny.algorithm("reinforce", beta=0.0).needs.reference
+    with pytest.raises(SettingError, match="kl_target"):
+        tiny.algorithm("ppo", kl_coef=0.0, kl_target=6.0)
+
+
+def test_the_surrogate_is_clipped_on_the_side_that_gains_alone() -> None:
+    ratio = torch.tensor([0.5, 1.5, 0.5, 1.5], requires_grad=True)
+    found = clipped_surrogate(ratio, torch.tensor([1.0, 1.0, -1.0, -1.0]), 0.2, 0.3)
+    found.sum().backward()
+    assert found.tolist() == pytest.approx([-0.5, -1.3, 0.8, 1.5])
+    assert ratio.grad is not None
+    assert ratio.grad.tolist() == [-1.0, 0.0, 0.0, 1.0]
+
+
+# In the loop
+
+ADAM = {"learning_rate": 1e-3, "max_steps": -1, "num_train_epochs": 1}
+
+
+@pytest.mark.parametrize(("name", "key"), [("reinforce", "ratio"), ("grpo", "ratio"), ("ppo", "val/ratio")])
+def test_the_first_ratio_is_1_and_that_of_a_rollout_used_again_is_not(tmp_path: Path, name: str, key: str) -> None:
+    ratios = logs(tiny.fit(name, tmp_path, iterations=3, max_steps=6), key)
+    assert len(ratios) == 6
+    assert ratios[0] == pytest.approx(1.0, abs=1e-4)
+    assert ratios[3] == pytest.approx(1.0, abs=1e-4)  # a fresh rollout
+    assert all(abs(ratio - 1.0) > 1e-4 for ratio in (*ratios[1:3], *ratios[4:]))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_split_into_micro_batches_changes_nothing(tmp_path: Path, name: str) -> None:
+    """11 prompts in steps of 4, the last of 3, each rollout used twice."""
+    runs = []
+    for size, accumulation in ((4, 1), (1, 4)):
+        split = {"per_device_train_batch_size": size, "gradient_accumulation_steps": accumulation}
+        rows = tiny.groups("prompts", 11)
+        runs.append(tiny.fit(name, tmp_path / str(size), train=rows, iterations=2, samples=3, **ADAM, **split))
+    whole, split_up = runs
+    assert len(whole.losses) == 6
+    start = tiny.model().state_dict()
+    assert max(float((weight - start[key]).abs().max()) for key, weight in whole.weights.items()) > 1e-3
+    assert whole.losses == pytest.approx(split_up.losses, abs=1e-5)
+    assert whole.distance(split_up) < 1e-5
+
+
+@pytest.mark.parametrize("name", ["reinforce", "grpo", "raft"])
+def test_rewards_go_up(tmp_path: Path, name: str) -> None:
+    run = tiny.fit(name, tmp_path, train=tiny.groups("prompts", 8), max_steps=8, learning_rate=5e-3)
+    rewards = logs(run, "reward")
+    assert mean(rewards[-3:]) > mean(rewards[:3]) + 0.05
+
+
+def test_the_value_model_of_ppo_learns_and_rewards_go_up(tmp_path: Path) -> None:
+    config = {"vf_coef": 1.0, "kl_coef": 0.01}
+    rows = tiny.groups("prompts", 8)
+    run = tiny.fit("ppo", tmp_path, train=rows, config=config, max_steps=20, iterations=2, learning_rate=3e-3)
+    losses, advantages, rewards = (logs(run, key) for key in ("loss/value_avg", "val/advantage", "reward"))
+    assert mean(losses[-4:]) < 0.7 * mean(losses[:2])
+    assert abs(mean(advantages[-4:])) < 0.5 * abs(advantages[0])
+    assert mean(rewards[-3:]) > mean(rewards[:3]) + 0.05
+
+
+def test_values_of_parts_are_those_of_the_whole() -> None:
+    groups = tiny.groups("labels", 5)
+    whole, parts = Batch.of(groups), [Batch.of(groups[:2]), Batch.of(groups[2:])]
+    pieces = [
+        Scores(number + part.mask.float(), part.mask, values=10.0 * number + part.mask.float())
+        for number, part in enumerate(parts)
+    ]
+    together = _together(whole, pieces)
+    assert together.values is not None
+    assert together.values[0, 0] == 1.0
+    assert together.values[2, 0] == 11.0
+    width = parts[0].mask.shape[1]
+    assert torch.equal(together.values[:2, :width], pieces[0].values)
+    assert _together(whole, [Scores(piece.logps, piece.mask) for piece in pieces]).values is None
+
+
+def test_ppo_learns_demonstrations_beside(tmp_path: Path) -> None:
+    replay = [
+        Group(group.prompt_ids, [Completion(group.completions[0].ids, "replay")])
+        for group in tiny.groups("demonstrations", 11)
+    ]
+    made = tiny.trainer("ppo", tmp_path, helpers=[Part("replay", 27.8, Imitation(), replay=True)], beside=[replay])
+    made.train()
+    entry = next(entry for entry in made.state.log_history if "loss/replay" in entry)
+    assert entry["loss/replay"] == pytest.approx(27.8 * entry["replay/nll_loss"], rel=1e-4)
+    assert entry["val/ratio"] == pytest.approx(1.0, abs=1e-6)
+    parts = [entry[f"loss/{name}"] for name in ("ppo/policy", "ppo/value", "replay")]
+    assert sum(parts) == pytest.approx(entry["loss"], abs=1e-4)
