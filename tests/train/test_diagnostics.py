@@ -396,6 +396,20 @@ def test_repeats_and_contradictions() -> None:
     assert survey(labels, "labels")["duplicates"] == 0.0
 
 
+def test_labels_of_one_side_are_told_of_with_the_weight_that_would_balance_them() -> None:
+    groups = [Group([n], [Completion([n, 2], label=n % 6 == 0)]) for n in range(60)]
+    found = survey(groups, "labels")
+    assert found["desirable"] == pytest.approx(1 / 6)
+    weights = {"desirable_weight": 1.0, "undesirable_weight": 1.0}
+    [note] = notes("kto", [], data={"survey": found}, algorithm_settings=weights)
+    assert "17% of the labels are desirable" in note
+    assert "--desirable_weight to about 5" in note
+    assert notes("kto", [], data={"survey": found}, algorithm_settings={**weights, "desirable_weight": 5.0}) == []
+    [note] = notes("kto", [], data={"survey": {"desirable": 0.9}}, algorithm_settings=weights)
+    assert "--undesirable_weight to about 9" in note
+    assert notes("kto", [], data={"survey": {"desirable": 0.44}}, algorithm_settings=weights) == []
+
+
 def test_ties_and_equal_completions() -> None:
     groups = [
         Group([n], [Completion([5, n], score=1.0), Completion([5, n + n % 2], score=1.0 + (n % 4 == 0))])

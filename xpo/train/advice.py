@@ -33,6 +33,8 @@ ENDLESS = 0.2
 CUT = 0.3
 #: Share of prompts whose rollouts are all rewarded alike. Half of the sampling is then for nothing.
 ALIKE = 0.5
+#: How many times what the labels of one side weigh together those of the other side may weigh; a third either way.
+UNBALANCED = 3.0
 #: Effective number of prompts as a share. Slopes of losses, lengths and clips leave 0.3 and more.
 FEW = 0.2
 
@@ -176,6 +178,23 @@ def _few(run: _Run) -> Iterator[str]:
         )
 
 
+def _labels(run: _Run) -> Iterator[str]:
+    share, settings = run.rows.get("desirable"), run.record.algorithm_settings
+    if share is None or not 0.0 < share < 1.0:
+        return
+    weights = [float(settings.get(name, 1.0)) for name in ("desirable_weight", "undesirable_weight")]
+    ratio = share * weights[0] / ((1.0 - share) * weights[1])
+    if 1 / UNBALANCED <= ratio <= UNBALANCED:
+        return
+    rare, flag = ("desirable", "--desirable_weight") if ratio < 1 else ("undesirable", "--undesirable_weight")
+    wanted = weights[0 if ratio < 1 else 1] * max(ratio, 1.0 / ratio)
+    remedy = f"set {flag} to about {wanted:.2g}" if "desirable_weight" in settings else "leave out some of the others"
+    yield (
+        f"{share:.0%} of the labels are desirable, and {rare} ones weigh {min(ratio, 1.0 / ratio):.2g} times as much as "
+        f"the others together: the model mostly learns what the others say. People {remedy}."
+    )
+
+
 def _rows(run: _Run) -> Iterator[str]:
     yield from (f"Data: {remark}" for remark in remarks(run.rows))
 
@@ -187,5 +206,6 @@ _CHECKS: tuple[Callable[[_Run], Iterator[str]], ...] = (
     _ends,
     _rewarded_alike,
     _few,
+    _labels,
     _rows,
 )

@@ -51,6 +51,7 @@ def survey(groups: Sequence[Group], kind: Kind) -> dict[str, float]:
     ``tied``: rows whose scores are all equal. ``identical``: completions that repeat another one of their row.
     ``unfinished``: completions without their end. ``at_limit``: completions exactly as long as the longest, which has
     ``longest`` tokens. ``length/chosen``, ``length/rejected``: mean tokens of preferred completions and of others.
+    ``desirable``: labelled completions that are desirable.
     """
     if len(groups) < ROWS or kind == "rollouts":
         return {}
@@ -68,6 +69,8 @@ def survey(groups: Sequence[Group], kind: Kind) -> dict[str, float]:
     if longest >= LIMIT:
         found["at_limit"] = sum(len(one.ids) == longest for one in completions) / len(completions)
         found["longest"] = float(longest)
+    if labels := [one.label for one in completions if one.label is not None]:
+        found["desirable"] = sum(labels) / len(labels)
     sides = [side for group in groups for side in _sides(group)]
     for name, preferred in (("length/chosen", True), ("length/rejected", False)):
         if lengths := [len(one.ids) for one, better in sides if better is preferred]:
