@@ -190,8 +190,8 @@ def _labels(run: _Run) -> Iterator[str]:
     wanted = weights[0 if ratio < 1 else 1] * max(ratio, 1.0 / ratio)
     remedy = f"set {flag} to about {wanted:.2g}" if "desirable_weight" in settings else "leave out some of the others"
     yield (
-        f"{share:.0%} of the labels are desirable, and {rare} ones weigh {min(ratio, 1.0 / ratio):.2g} times as much as "
-        f"the others together: the model mostly learns what the others say. People {remedy}."
+        f"{share:.0%} of the labels are desirable, and {rare} ones weigh {min(ratio, 1.0 / ratio):.2g} times as much "
+        f"as the others together: the model mostly learns what the others say. People {remedy}."
     )
 
 
