@@ -115,7 +115,7 @@ def test_the_testbed_is_the_default(tmp_path: Path) -> None:
     ("settings", "message"),
     [
         ({"lerning_rate": 1}, "lerning_rate= is not a setting of xpo train. Did you mean 'learning_rate'"),
-        ({"gamma": 1}, "tpo, simnpo; dpo has beta"),
+        ({"gamma": 1}, "; dpo has beta, label_smoothing"),
         ({"beta": "strong"}, "beta= takes a number, not 'strong'"),
         ({"dataset": []}, "holds no rows"),
         ({"dataset": [3]}, "data row 1 is a int; every row must be a dict by column"),

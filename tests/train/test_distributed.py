@@ -41,7 +41,8 @@ RUNS: dict[str, tuple[str, int, int, list[str]]] = {
     "kto, z0 zero": ("kto", 13, 4, ["--z0", "zero"]),
     "a list": ("lipo", 13, 4, []),
     "a reward model": ("bradley_terry", 13, 4, []),
-    "a value model": ("dro_v", 13, 4, []),
+    # At the first step a completion whose reward and value are both zero has no gradient but rounding.
+    "a value model": ("dro_v", 13, 4, ["--adam_epsilon", "1e-3"]),
     "a sum": ("dpo + 0.3*sft", 13, 4, ["--dpo.beta", "0.3"]),
     "rloo": ("rloo", 13, 4, ROLLOUTS),
     "ppo": ("ppo", 13, 4, [*ROLLOUTS, "--num_generations", "2"]),
