@@ -28,6 +28,8 @@ BROKEN = {
     "rewards": (HEAD + hook("[len]", "xpo_rewards"), "xpo_rewards", "return a dictionary of rewards by name"),
     "reward": (HEAD + hook("{'r': 1}", "xpo_rewards"), "reward 'r'", "1 cannot be called"),
     "reward name": (HEAD + hook("{'a:b': len}", "xpo_rewards"), "reward 'a:b'", "is no name"),
+    "judge": (HEAD + hook("{'j': 1}", "xpo_judges"), "judge 'j'", "1 cannot be called"),
+    "judges": (HEAD + hook("len", "xpo_judges"), "xpo_judges", "return a dictionary of judges by name"),
     "command": (HEAD + hook("{'c': len}", "xpo_commands"), "command 'c'", "is not an xpo.Command"),
 }
 

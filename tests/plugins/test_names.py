@@ -6,6 +6,7 @@ import pytest
 
 from tests.conftest import MakePackage
 from tests.plugins.sources import HEAD, algorithm, hook, plugin
+from xpo.cli.plugins import as_json
 from xpo.errors import PluginError
 from xpo.plugins import load
 
@@ -65,9 +66,16 @@ def test_an_unknown_name_gets_a_suggestion(package: MakePackage) -> None:
 def test_the_other_hooks_follow_the_same_rules(package: MakePackage) -> None:
     rewards, datasets = hook("{'r': len}", "xpo_rewards"), hook("{'d': print}", "xpo_datasets")
     commands = hook("{'c': Command('does nothing', lambda args: 0)}", "xpo_commands")
-    make(package, "aaa", HEAD + rewards + datasets + commands)
-    make(package, "bbb", HEAD + rewards)
+    ranker = "\nclass Ranker:\n    def judge(self, prompts, completions, shuffle_order): return []\n"
+    judges = ranker + hook("{'j': len, 'ranker': Ranker()}", "xpo_judges")
+    make(package, "aaa", HEAD + rewards + datasets + commands + judges)
+    make(package, "bbb", HEAD + rewards + hook("{'j': max}", "xpo_judges"))
     registry = load()
+    assert (registry.judges["aaa:j"], registry.judges["bbb:j"]) == (len, max)
+    assert "j" not in registry.judges
+    assert registry.judges["ranker"] is registry.judges["aaa:ranker"]
+    listed = [found for one in as_json(registry)["plugins"] for found in one["brings"] if found["kind"] == "judge"]
+    assert [found["name"] for found in listed] == ["aaa:j", "ranker", "bbb:j"]
     assert registry.rewards["bbb:r"] is len
     assert "r" not in registry.rewards
     assert registry.commands["c"].help == "does nothing"

@@ -25,6 +25,11 @@ hookspec = pluggy.HookspecMarker("xpo")
 #: signature. It is called with keywords only; ``columns`` are further columns of the data, one value a completion.
 RewardFunction = Callable[..., Sequence[float | None]]
 
+#: ``f(prompts, completions, **columns)`` returns for every pair of completions the probability that the first is
+#: preferred, or None where it has no verdict. It is called with keywords only: ``completions`` holds pairs of texts, or
+#: of lists of messages where prompts are conversations; ``columns`` are further columns of the data, one value a pair.
+JudgeFunction = Callable[..., Sequence[float | None]]
+
 #: ``f(spec, kind, split)`` returns the rows of a data set. ``spec`` is what the user typed, such as
 #: ``testbed:noise=0.3``, without the name of the package where that was typed too.
 DatasetSource = Callable[[str, Kind, str], list[dict[str, Any]]]
@@ -57,6 +62,25 @@ def xpo_algorithms() -> Sequence[type[Algorithm[Any]]]:  # type: ignore[empty-bo
 @hookspec
 def xpo_rewards() -> Mapping[str, RewardFunction]:  # type: ignore[empty-body]
     """Reward functions by name, for ``--reward NAME``."""
+
+
+@hookspec
+def xpo_judges() -> Mapping[str, JudgeFunction]:  # type: ignore[empty-body]
+    """Judges by name, for ``--judge NAME``: who prefers one completion to another.
+
+    A judge that likes short answers, and has no verdict on two of a length::
+
+        def shorter(prompts, completions, **columns):
+            return [None if len(a) == len(b) else float(len(a) < len(b)) for a, b in completions]
+
+
+        @xpo.hookimpl
+        def xpo_judges():
+            return {"shorter": shorter}
+
+    A function is asked once about each pair, in the order the two happen to have. An object with a method
+    ``judge(prompts, completions, shuffle_order=False)`` that returns 0, 1 or -1, as TRL's judges had, is one too.
+    """
 
 
 @hookspec

@@ -24,6 +24,7 @@ FIRST_PARTY = "xpo"
 KINDS = {
     "xpo_algorithms": "algorithm",
     "xpo_rewards": "reward",
+    "xpo_judges": "judge",
     "xpo_datasets": "data set",
     "xpo_commands": "command",
 }
@@ -48,6 +49,7 @@ def load() -> Registry:
     entries = [(name, supplier, Entry(cls, supplier)) for name, supplier, cls in found["xpo_algorithms"]]
     registry.algorithms = _named(registry, "algorithm", entries)
     registry.rewards = _named(registry, "reward", found["xpo_rewards"])
+    registry.judges = _named(registry, "judge", found["xpo_judges"])
     registry.datasets = _named(registry, "data set", found["xpo_datasets"])
     registry.commands = _named(registry, "command", found["xpo_commands"])
     if registry.failures and os.environ.get("XPO_STRICT_PLUGINS", "") not in ("", "0"):
@@ -188,6 +190,7 @@ def _item(hook: str, item: tuple[Any, Any]) -> tuple[str, Any]:
         raise _Refused(f"{name!r} is no name; use lower case letters, digits, '_' and '-'", name)
     if hook == "xpo_commands" and not isinstance(value, Command):
         raise _Refused(f"{value!r} is not an xpo.Command", name)
-    if not callable(value) and hook != "xpo_commands":
+    asked = hook == "xpo_judges" and callable(getattr(value, "judge", None))
+    if not (callable(value) or asked) and hook != "xpo_commands":
         raise _Refused(f"{value!r} cannot be called", name)
     return name, value

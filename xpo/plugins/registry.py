@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from xpo.api.hookspecs import Command, DatasetSource, RewardFunction
+from xpo.api.hookspecs import Command, DatasetSource, JudgeFunction, RewardFunction
 from xpo.errors import PluginError, did_you_mean
 
 if TYPE_CHECKING:
@@ -39,7 +39,8 @@ class Failure:
 
     Attributes:
         supplier: whose it is.
-        kind: ``algorithm``, ``reward``, ``data set`` or ``command``; otherwise the part of the plugin that broke.
+        kind: ``algorithm``, ``reward``, ``judge``, ``data set`` or ``command``; otherwise the part of the plugin that
+            broke.
         name: the name that is missing, where it is known.
         reason: why, and what its author can do.
     """
@@ -70,7 +71,7 @@ class Registry:
     """Everything plugins bring.
 
     Attributes:
-        algorithms, rewards, datasets, commands: name -> thing; a stranger's is also there as ``package:name``.
+        algorithms, rewards, judges, datasets, commands: name -> thing; a stranger's is also there as ``package:name``.
         suppliers: every entry point that was looked at -> what it brings, as (kind, name to call it by).
         failures: what could not be had.
         ambiguous: (kind, bare name) -> the qualified names that compete for it.
@@ -78,6 +79,7 @@ class Registry:
 
     algorithms: dict[str, Entry] = field(default_factory=dict)
     rewards: dict[str, RewardFunction] = field(default_factory=dict)
+    judges: dict[str, JudgeFunction] = field(default_factory=dict)
     datasets: dict[str, DatasetSource] = field(default_factory=dict)
     commands: dict[str, Command] = field(default_factory=dict)
     suppliers: dict[Supplier, list[tuple[str, str]]] = field(default_factory=dict)
