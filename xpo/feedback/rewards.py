@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 from trl import ModelConfig
 
 from xpo.api.groups import Completion, Group
 from xpo.errors import FeedbackError, SettingError, did_you_mean
-from xpo.models.load import load_classifier
-from xpo.models.zero import Zero
+from xpo.feedback.imports import imported
+from xpo.feedback.reward_models import ModelReward
+from xpo.models.load import Policy
 
 RewardFunction = Callable[..., Sequence[float | None]]
 Message = Mapping[str, str]
@@ -31,18 +29,27 @@ class Reward:
     function: RewardFunction
     weight: float = 1.0
 
+    def describe(self) -> str | None:
+        """Where a reward model is computed, in a line; None for a function."""
+        return self.function.describe() if isinstance(self.function, ModelReward) else None
+
 
 def find_rewards(
     specs: Sequence[str | RewardFunction],
     weights: Sequence[float] | None,
     known: Mapping[str, RewardFunction],
     config: ModelConfig,
+    policy: Policy | None = None,
 ) -> list[Reward]:
-    """Resolve each spec: a function, a plugin's reward, ``module:function``, ``file.py:function`` or a reward model."""
+    """Resolve each spec: a function, a plugin's reward, ``module:function``, ``file.py:function`` or a reward model.
+
+    Args:
+        policy: what a reward model may share its weights with.
+    """
     if weights is not None and len(weights) != len(specs):
         raise SettingError(f"--reward_weights has {len(weights)} numbers for {len(specs)} rewards; give one for each")
     factors = [1.0] * len(specs) if weights is None else list(weights)
-    return [_find(spec, weight, known, config) for spec, weight in zip(specs, factors, strict=True)]
+    return [_find(spec, weight, known, config, policy) for spec, weight in zip(specs, factors, strict=True)]
 
 
 def score_completions(
@@ -108,7 +115,11 @@ def _call(
 
 
 def _find(
-    spec: str | RewardFunction, weight: float, known: Mapping[str, RewardFunction], config: ModelConfig
+    spec: str | RewardFunction,
+    weight: float,
+    known: Mapping[str, RewardFunction],
+    config: ModelConfig,
+    policy: Policy | None,
 ) -> Reward:
     if not isinstance(spec, str):
         return Reward(getattr(spec, "__name__", type(spec).__name__), spec, weight)
@@ -116,73 +127,11 @@ def _find(
         return Reward(spec, known[spec], weight)
     module, colon, function = spec.rpartition(":")
     if colon and not Path(spec).exists():
-        return Reward(function, _import(module, function), weight)
+        return Reward(function, imported(module, function, "reward"), weight)
     if not Path(spec).is_dir() and "/" not in spec:
         names = ", ".join(sorted(known)) or "none"
         raise SettingError(
             f"reward '{spec}' is unknown.{did_you_mean(spec, known)} Known are: {names}; or "
             "give module:function, file.py:function, or a sequence-classification model"
         )
-    model, tokenizer = load_classifier(spec, config)
-    return Reward(Path(spec).name, _ModelReward(model, tokenizer, zero=Zero.beside(spec)), weight)
-
-
-def _import(module: str, function: str) -> RewardFunction:
-    try:
-        if module.endswith(".py"):
-            spec = importlib.util.spec_from_file_location(Path(module).stem, module)
-            if spec is None or spec.loader is None or not Path(module).is_file():
-                raise FileNotFoundError(f"there is no file '{module}'")
-            loaded = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(loaded)
-        else:
-            loaded = importlib.import_module(module)
-    except Exception as error:  # whatever a user's module raises while it is imported
-        raise SettingError(f"reward '{module}:{function}' cannot be imported: {error}") from error
-    found = getattr(loaded, function, None)
-    if not callable(found):
-        raise SettingError(f"'{module}' has no function '{function}'.{did_you_mean(function, vars(loaded))}")
-    return found  # type: ignore[no-any-return]  # a user's function: its result is checked at every call
-
-
-class _ModelReward:
-    """A sequence-classification model as a reward function: its score of prompt and completion, at the last token.
-
-    One that was trained here has a zero of its own and read texts that end, as completions do.
-    """
-
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        rows: int = 32,
-        zero: Zero | None = None,
-    ) -> None:
-        self.model, self.tokenizer, self.rows, self.zero = model, tokenizer, rows, zero
-
-    @torch.no_grad()
-    def __call__(self, prompts: Sequence[Any], completions: Sequence[Any], **_: Any) -> list[float]:
-        texts = [self._text(prompt, completion) for prompt, completion in zip(prompts, completions, strict=True)]
-        scores: list[float] = []
-        special = not any(isinstance(prompt, list) for prompt in prompts)  # a chat template brings its own
-        for start in range(0, len(texts), self.rows):
-            rows = self.tokenizer(texts[start : start + self.rows], add_special_tokens=special)["input_ids"]
-            # The head is read at the last token that is not padding. A padding id that occurs in the text, as when it
-            # equals EOS, would move that place, so one that does not occur is chosen.
-            used = {token for row in rows for token in row}
-            pad = next(token for token in range(len(used) + 1) if token not in used)
-            width = max(map(len, rows))
-            input_ids = torch.tensor([row + [pad] * (width - len(row)) for row in rows])
-            mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
-            self.model.config.pad_token_id = pad
-            device = self.model.device
-            logits = self.model(input_ids=input_ids.to(device), attention_mask=mask.to(device)).logits
-            scores.extend(logits[:, 0].float().tolist())
-        return scores if self.zero is None else [score - self.zero.bias for score in scores]
-
-    def _text(self, prompt: Any, completion: Any) -> str:
-        if isinstance(prompt, str):
-            return f"{prompt}{completion}" + ("" if self.zero is None else str(self.tokenizer.eos_token or ""))
-        if self.tokenizer.chat_template is None:
-            raise FeedbackError("the reward model's tokenizer has no chat template, but the prompts are conversations")
-        return str(self.tokenizer.apply_chat_template([*prompt, *completion], tokenize=False))
+    return Reward(Path(spec).name, ModelReward.load(spec, config, policy), weight)
