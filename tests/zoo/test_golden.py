@@ -276,6 +276,8 @@ def same(found: Any, expected: Any, tolerance: float) -> bool:
         return all(same(found[key], value, tolerance) for key, value in expected.items())
     if isinstance(expected, list):
         return len(found) == len(expected) and all(same(a, b, tolerance) for a, b in zip(found, expected, strict=True))
+    if found is None or expected is None:
+        return found is expected
     return abs(float(found) - float(expected)) <= tolerance * max(1.0, abs(float(expected)))
 
 

@@ -437,6 +437,23 @@ def test_the_coefficient_is_kept_in_checkpoints_and_not_moved_by_evaluation() ->
     assert tiny.algorithm("ppo").state_dict() == {}
 
 
+def test_updates_end_once_the_policy_has_gone_far_enough() -> None:
+    """The mean of what the loss returns is above 0 when the KL to the sampling policy is above the target."""
+    batch = sampled([[1.0], [2.0]], [[2], [4]])
+    there, here = say(batch, -1.0, values=0.0), say(batch, -1.5, values=0.0)  # half a nat a token: a KL of 1/8
+    for target, expected in ((0.1, 0.025), (0.2, -0.075)):
+        method = tiny.algorithm("ppo", kl_coef=0.0, target_kl=target)
+        batch.columns.update(method.experience(batch, there, None))
+        batch.columns["old_logps"] = there.logps
+        excess = method.loss(batch, here, None).excess
+        assert excess is not None
+        assert excess.tolist() == pytest.approx([expected] * 6)
+        assert not excess.requires_grad
+    assert tiny.algorithm("ppo", kl_coef=0.0).loss(batch, here, None).excess is None
+    with pytest.raises(SettingError, match="target_kl must be positive"):
+        tiny.algorithm("ppo", target_kl=0.0)
+
+
 def test_without_a_kl_nobody_needs_a_reference() -> None:
     assert not tiny.algorithm("ppo", kl_coef=0.0).needs.reference
     assert not tiny.algorithm("grpo", beta=0.0).needs.reference

@@ -69,7 +69,7 @@ def needs(subject: Subject) -> str:
     return f"uses {', '.join(asked)}" if asked else "needs nothing but what it trains"
 
 
-def _failure(subject: Subject, **granted: bool) -> str | None:
+def _failure(subject: Subject, **granted: Any) -> str | None:
     """Why there is no loss when more is granted than is declared; None when there is one."""
     try:
         algorithm = subject.make()

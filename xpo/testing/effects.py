@@ -22,7 +22,7 @@ ROUNDING = 1e-12
 
 
 def settings(subject: Subject) -> str:
-    """Every setting changes the loss, the gradient, the data, what is needed or the state, for some legal value."""
+    """Every setting changes loss, gradient, data, needs, state or when updates end, for some legal value."""
     names = [item.name for item in fields(subject.cls.Config)]
     if not names:
         raise NotApplicable("it has no settings")
@@ -94,4 +94,10 @@ def _apart(one: tuple[str, list[Outcome], str] | None, other: tuple[str, list[Ou
     if one is None or other is None:
         return False
     same = one[0] == other[0] and one[2] == other[2] and len(one[1]) == len(other[1])
-    return not same or any(difference(a, b) > ROUNDING for a, b in zip(one[1], other[1], strict=True))
+    return not same or any(
+        difference(a, b) > ROUNDING or _excess(a) != _excess(b) for a, b in zip(one[1], other[1], strict=True)
+    )
+
+
+def _excess(outcome: Outcome) -> list[float] | None:
+    return None if outcome.returned.excess is None else outcome.returned.excess.tolist()

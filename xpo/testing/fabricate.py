@@ -6,12 +6,13 @@ their prompt, completions of a prompt begin alike here and there, and lists are 
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from xpo.api.algorithm import Algorithm
+from xpo.api.algorithm import Algorithm, Needs
 from xpo.api.groups import Completion, Group
 
 #: Token ids are below.
@@ -53,17 +54,36 @@ def parts(algorithm: Algorithm[Any], groups: Sequence[Group], sizes: Sequence[in
         start += size
 
 
-def sampled(groups: Sequence[Group], samples: int, seed: int) -> list[Group]:
-    """Prompts with ``samples`` rewarded completions each, as the loop fills them in."""
+def sampled(groups: Sequence[Group], needs: Needs, seed: int) -> list[Group]:
+    """Prompts with scored samples, and an opponent's completions where they are trained, as the loop fills them in.
+
+    Scores are rewards, or win rates where these are asked for. Methods without an opponent get two samples at least.
+    """
     rng = random.Random(f"sampled {seed}")
+    opponent = needs.opponent
+    count = max(needs.samples, 2 if opponent is None else 1)
+    against = 0 if opponent is None else opponent.samples
     made = []
     for group in groups:
-        completions = [
-            Completion(_ids(rng), score=round(rng.uniform(-1, 1), 3), finished=rng.random() < 0.8)
-            for _ in range(samples)
-        ]
-        made.append(replace(group, completions=completions))
+        completions = [Completion(_ids(rng), finished=rng.random() < 0.8) for _ in range(count + against)]
+        rewards = [round(rng.uniform(-1, 1), 3) for _ in completions]
+        scores = rewards if needs.wins is None else _wins(rewards, count, needs.wins == "all" and not against)
+        for number, (one, score) in enumerate(zip(completions, scores, strict=True)):
+            one.score, one.role = score, "completion" if number < count else "opponent"
+        trained = opponent is not None and opponent.trained
+        made.append(replace(group, completions=completions if trained else completions[:count]))
     return made
+
+
+def _wins(rewards: Sequence[float], count: int, itself: bool) -> list[float]:
+    """Mean probability of being preferred: of the first ``count`` to the rest, or to each other where there is none."""
+    samples, rest = range(count), range(count, len(rewards))
+
+    def mean(own: int, others: Sequence[int]) -> float:
+        odds = [rewards[own] - rewards[other] for other in others if itself or other != own]
+        return sum(1.0 / (1.0 + math.exp(-one)) for one in odds) / len(odds)
+
+    return [mean(own, rest or samples) for own in samples] + [mean(own, samples) for own in rest]
 
 
 def rescored(groups: Sequence[Group]) -> list[Group]:
@@ -88,7 +108,7 @@ def _pair(algorithm: Algorithm[Any], row: int, rng: random.Random) -> Group:
         rejected = [*rejected, 0]
     group.completions = [Completion(chosen, "chosen"), Completion(rejected, "rejected")]
     group.pairs = [(0, 1)]
-    if algorithm.needs.scores:
+    if algorithm.needs.scores or algorithm.needs.wins:
         high, low = sorted((round(rng.uniform(0.05, 0.95), 3) for _ in range(2)), reverse=True)
         group.completions[0].score, group.completions[1].score = high, low
     group.completions += [Completion(_ids(rng), role) for role in algorithm.extras]

@@ -8,8 +8,9 @@ columns, and single numbers, which are the state before the step). A function ca
 names map onto its own.
 
 What belongs to the loop and not to an algorithm is done here as the loop does it: the ``missing_eos_penalty`` of a case
-comes off the scores of completions without ``has_eos``, and completions of role ``replay`` are learned with the weight
-``replay_coef``. Sampled completions with scores go through ``experience`` before the loss.
+comes off the scores of completions without ``has_eos``, completions of role ``opponent`` are preferred as often as the
+samples are not, and those of role ``replay`` are learned with the weight ``replay_coef``. Sampled completions with
+scores go through ``experience`` before the loss.
 """
 
 from __future__ import annotations
@@ -115,6 +116,8 @@ class _Setting:
         self.reference: dict[str, dict[Place, Any]] = {}
         #: Key of the case's policy -> kind of number, and places in the nesting of the case.
         self.places: dict[str, tuple[str, Any]] = {}
+        #: Completions so far.
+        self.count = 0
         given = dict(case.get("policy", {}) or self._rollout())
         self.replay = False
         for key in sorted(given, key=lambda key: _LATE.index(own) if (own := names.get(key, key)) in _LATE else -1):
@@ -129,6 +132,7 @@ class _Setting:
             self.state[names.get(key, key.removesuffix("_prev"))] = self.data.pop(key)
         for key, values in self.data.items():
             self._column(names.get(key, key), values)
+        self._oppose()
 
     def _rollout(self) -> dict[str, Any]:
         """A case about experience has its log-probs in the data, or none at all: rewards are enough."""
@@ -147,10 +151,16 @@ class _Setting:
         role, kind = (key, "rewards") if reward else (key, "logps")
         if key.endswith("logits"):
             role, kind = key.removesuffix("logits").removesuffix("_") or "completion", "logits"
-        stem = next((name for name in self.data if name.startswith("ref") and name.endswith(f"_{key}")), None)
+        stem = self._reference_of(key)
         ids = self.data.pop(f"{role}_ids", None) or (self.data.pop("ids", None) if kind == "logits" else None)
         reference = None if stem is None else self.data.pop(stem)
         self.places[key] = (kind, self._add(role, kind, values, reference, ids=ids))
+
+    def _reference_of(self, key: str) -> str | None:
+        """The key of what the reference says of the completions of ``key``: it may go by their role."""
+        own = f"ref_{self.names.get(key, key)}"
+        found = (name for name in self.data if name.startswith("ref") and name.endswith(f"_{key}"))
+        return next(found, next((name for name in self.data if self.names.get(name) == own), None))
 
     def _add(
         self, key: str, kind: str, values: Any, reference: Any, *, ids: Any = None, trainable: bool = True
@@ -170,8 +180,9 @@ class _Setting:
             inner = []
             for k, item in enumerate([value] if one else value):
                 place = (index, len(self.groups[index].completions))
-                tokens = [0] * (1 if kind == "rewards" else len(item))
-                tokens = tokens if ids is None else ids[number]
+                # Completions that a case gives no tokens of are different texts.
+                tokens = [self.count] * (1 if kind == "rewards" else len(item)) if ids is None else ids[number]
+                self.count += 1
                 self.groups[index].completions.append(Completion(list(tokens), role, trainable=trainable))
                 self.policy.setdefault(kind, {})[place] = item
                 if reference is not None:
@@ -186,12 +197,30 @@ class _Setting:
             if "chosen" in at and "rejected" in at:
                 group.pairs = [(at["chosen"], at["rejected"])]
 
+    def _oppose(self) -> None:
+        """An opponent without a score is preferred as often as the samples of its prompt are not."""
+        for group in self.groups:
+            wins = [one.score for one in group.completions if one.role != "opponent" and one.score is not None]
+            for one in group.completions:
+                if one.role == "opponent" and one.score is None and wins:
+                    one.score = 1.0 - sum(wins) / len(wins)
+
     def _column(self, name: str, values: Any) -> None:
-        """Labels and scores find their attribute; anything else rides along as a column."""
-        for group, value in zip(self.groups, values, strict=False):
-            completions = [completion for completion in group.completions if completion.trainable]
-            if name.startswith("score_"):
-                completions = [one for one in completions if one.role == name.removeprefix("score_")]
+        """Labels and scores find their attribute; anything else rides along as a column.
+
+        ``score_<whose>`` and ``has_eos_<whose>`` are those of one role, or of one key of the case's policy.
+        """
+        name, whose = next(
+            ((stem, name.removeprefix(f"{stem}_")) for stem in ("score", "has_eos") if name.startswith(f"{stem}_")),
+            (name, ""),
+        )
+        own = _places(self.places[whose][1]) if whose in self.places else None
+        for index, (group, value) in enumerate(zip(self.groups, values, strict=False)):
+            completions = [
+                one
+                for k, one in enumerate(group.completions)
+                if one.trainable and (not whose or (one.role == whose if own is None else (index, k) in own))
+            ]
             alone = len(completions) == 1
             if not alone and not isinstance(value, Sequence):
                 group.columns[name] = float(value)
@@ -206,7 +235,7 @@ class _Setting:
                     completion.finished = bool(item)
                 elif name == "rank":
                     completion.score = -float(item)
-                elif name in _SCORES or name.startswith("score_"):
+                elif name in _SCORES:
                     completion.score = float(item)
                 else:
                     completion.columns[name] = item
@@ -250,7 +279,9 @@ class _Setting:
         distributions = None
         if "logits" in leaves:
             distributions = Distributions(leaves["logits"], lambda states: states)
-            own = leaves["logits"].log_softmax(-1).gather(1, batch.ids[batch.mask][:, None])[:, 0]
+            # A completion without logits has made-up ids, and is not read from here.
+            ids = batch.ids[batch.mask].clamp_max(leaves["logits"].shape[1] - 1)
+            own = leaves["logits"].log_softmax(-1).gather(1, ids[:, None])[:, 0]
             from_logits = torch.tensor([place in said["logits"] for place in self._order()])
             spread = torch.zeros_like(logps).masked_scatter(batch.mask, own)
             logps = torch.where(from_logits[:, None], spread, logps)
@@ -318,6 +349,10 @@ class _Setting:
             return [nested(one) for one in some] if isinstance(some, list) else read(rows[some], some)
 
         return nested(places)
+
+
+def _places(some: Any) -> list[Place]:
+    return [place for one in some for place in _places(one)] if isinstance(some, list) else [some]
 
 
 def _depth(value: Any) -> int:

@@ -66,7 +66,7 @@ def prepared(algorithm: Algorithm[Any], situation: Situation, rows: Sequence[Gro
     """A step's groups as the loss meets them: collated, and of rollouts with completions and experience."""
     made = list(algorithm.collate(step(algorithm, situation.seed, columns=situation.columns) if rows is None else rows))
     if algorithm.data == "rollouts":
-        made = sampled(made, max(algorithm.needs.samples, 2), situation.seed)
+        made = sampled(made, algorithm.needs, situation.seed)
         _attach(made, _experience(algorithm, made, situation))
     return made
 

@@ -86,8 +86,8 @@ def _close(found: Any, expected: Any, tolerance: float, scale: float | None) -> 
         return len(found) == len(expected) and all(
             _close(one, other, tolerance, scale) for one, other in zip(found, expected, strict=True)
         )
-    if found is None:
-        return False
+    if found is None or expected is None:
+        return found is expected
     return abs(float(found) - float(expected)) <= tolerance * (
         max(1.0, abs(float(expected))) if scale is None else scale
     )

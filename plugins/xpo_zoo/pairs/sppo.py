@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -67,8 +67,9 @@ class SPPO(Algorithm[SPPOConfig]):
     """One round of a game against oneself: log-ratios are fitted to how far win rates are above one half.
 
     The reference is the previous iterate, and ``score_chosen`` and ``score_rejected`` are win rates of its samples
-    against each other. The loss is of the order of eta^2, so that the gradient is clipped at every step: learning rate
-    and ``max_grad_norm`` set the size of a step together, and the log-ratios say more than the loss.
+    against each other, themselves included. The loss is of the order of eta^2, so that the gradient is clipped at every
+    step: learning rate and ``max_grad_norm`` set the size of a step together, and the log-ratios say more than the
+    loss.
     """
 
     name = "sppo"
@@ -81,7 +82,7 @@ class SPPO(Algorithm[SPPOConfig]):
         "R = log pi(y|x) - log ref(y|x),  P the win rates"
     )
     data = "pairs"
-    needs = Needs(reference=True, scores=True)
+    needs = Needs(reference=True, scores=True, samples=5, wins="all")
     Config = SPPOConfig
     metrics = {
         **PAIR_METRICS,
@@ -106,7 +107,7 @@ class SPPO(Algorithm[SPPOConfig]):
     def __init__(self, config: SPPOConfig | None = None) -> None:
         super().__init__(config)
         if self.config.hard:
-            self.needs = Needs(reference=True)
+            self.needs = replace(type(self).needs, scores=False)
 
     def collate(self, groups: Sequence[Group]) -> list[Group]:
         """The groups as they are, once their scores are seen to be win rates."""

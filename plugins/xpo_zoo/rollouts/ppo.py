@@ -1,6 +1,7 @@
 """PPO (Schulman et al. 2017, arXiv 1707.06347) as Ouyang et al. 2022 (arXiv 2203.02155) use it.
 
-Several updates with a rollout are ``--num_iterations``; PPO-ptx is ``--replay_dataset`` with ``--replay_coef``.
+Several updates with a rollout are ``--num_iterations``, which ``target_kl`` ends early; PPO-ptx is ``--replay_dataset``
+with ``--replay_coef``.
 """
 
 from __future__ import annotations
@@ -54,6 +55,11 @@ class PPOConfig(Config):
     kl_horizon: float = option(10_000.0, "completions over which kl_coef may change by a fifth")
     cliprange: float = option(0.2, "the ratio of a token may move this far from 1 before it is clipped")
     cliprange_value: float = option(0.2, "how far a value may move from that at sampling before it is clipped")
+    target_kl: float | None = option(
+        None,
+        "KL of a token to the policy that sampled, in nats, beyond which the updates that are left with a rollout are "
+        "left out (0.02 to 0.1); none are if not given. kl_target is about the KL to the reference",
+    )
     vf_coef: float = option(0.1, "weight of the value model's loss")
     gamma: float = option(1.0, "discount of later rewards, in (0, 1]")
     lambda_: float = option(0.95, "of generalised advantage estimation: 0 trusts the value model, 1 the returns")
@@ -64,6 +70,7 @@ class PPOConfig(Config):
             self.require(getattr(self, name) >= 0, f"{name} must not be negative, not {getattr(self, name)}")
         for name in ("kl_horizon", "cliprange", "cliprange_value"):
             self.require(getattr(self, name) > 0, f"{name} must be positive, not {getattr(self, name)}")
+        self.require(self.target_kl is None or self.target_kl > 0, f"target_kl must be positive, not {self.target_kl}")
         self.require(
             self.kl_target is None or (self.kl_target > 0 and self.kl_coef > 0),
             f"kl_target ({self.kl_target}) must be positive, and kl_coef too, which it adapts",
@@ -191,7 +198,8 @@ class PPO(Algorithm[PPOConfig]):
         ended = [float(one.finished) for group in batch.groups for one in group.completions]
         metrics["val/num_eos_tokens"] = ratio.new_tensor(ended)
         value = Term(value_losses, "token", weight=config.vf_coef, name="value")
-        return Loss([Term(policy_losses, "token", name="policy"), value], metrics)
+        excess = None if config.target_kl is None else metrics["policy/approxkl_avg"] - config.target_kl
+        return Loss([Term(policy_losses, "token", name="policy"), value], metrics, excess=excess)
 
     def state_dict(self) -> dict[str, Any]:
         return {} if self.config.kl_target is None else {"kl_coef": self.kl_coef}

@@ -42,7 +42,7 @@ class RAFT(Algorithm[RAFTConfig]):
     )
     equation = "L = mean over the tokens of the selected completions of -log pi(y_t|x, y_<t),  y = argmax_k r(x, y_k)"
     data = "rollouts"
-    needs = Needs(samples=8)
+    needs = Needs(samples=8, ratios=False)
     Config = RAFTConfig
     metrics = {
         "nll_loss": "NLL of the selected completions, averaged as the setting nll says",
