@@ -16,15 +16,19 @@ if TYPE_CHECKING:
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils._python_dispatch import _disable_current_modes as outside_modes
     from torch.utils._pytree import tree_leaves
+    from transformers.cache_utils import LinearAttentionCacheLayerMixin
     from transformers.integrations import get_available_reporting_integrations
     from transformers.quantizers import AutoHfQuantizer
     from transformers.trainer_utils import EvalLoopOutput, get_last_checkpoint
+    from trl.generation.vllm_client import VLLMClient
 
 __all__ = [
     "AutoHfQuantizer",
     "EvalLoopOutput",
     "FakeTensorMode",
+    "LinearAttentionCacheLayerMixin",
     "TorchDispatchMode",
+    "VLLMClient",
     "attending",
     "attention_of",
     "block_mask",
@@ -42,6 +46,8 @@ __all__ = [
 _BORROWED = {
     "AutoHfQuantizer": "transformers.quantizers",
     "EvalLoopOutput": "transformers.trainer_utils",
+    "LinearAttentionCacheLayerMixin": "transformers.cache_utils",
+    "VLLMClient": "trl.generation.vllm_client",
     "get_available_reporting_integrations": "transformers.integrations",
     "get_last_checkpoint": "transformers.trainer_utils",
     "FakeTensorMode": "torch._subclasses.fake_tensor",
