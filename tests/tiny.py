@@ -21,6 +21,7 @@ from xpo import Algorithm, Batch, Completion, Group
 from xpo.api.mixture import Part, helped
 from xpo.feedback.rewards import Reward
 from xpo.feedback.sampling import Sampling
+from xpo.feedback.verdicts import Feedback
 from xpo.models.critic import Critic
 from xpo.models.load import Policy, disable_dropout
 from xpo.models.reference import make_reference
@@ -193,9 +194,10 @@ def trainer(
     settings = TrainingArguments(**chosen)
     rollouts = None
     if method.data == "rollouts":
-        sampling = Sampling(samples, 6, 1.0, settings.seed)
+        sampling = Sampling(method.needs.samples if method.needs.opponent else samples, 6, 1.0, settings.seed)
         rewards = [Reward("count", count_reward)]
-        rollouts = Rollouts(method, tokenizer(), rewards, sampling, keep_logps=iterations > 1)
+        feedback = Feedback(tokenizer(), rewards, wins=method.needs.wins)
+        rollouts = Rollouts(method, feedback, sampling, keep_logps=iterations > 1)
     return PreferenceTrainer(
         algorithm=method,
         policy=policy,

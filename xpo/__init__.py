@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from xpo.api.algorithm import Algorithm as Algorithm
     from xpo.api.algorithm import Config as Config
     from xpo.api.algorithm import Needs as Needs
+    from xpo.api.algorithm import Opponent as Opponent
     from xpo.api.algorithm import Paper as Paper
     from xpo.api.algorithm import option as option
     from xpo.api.algorithm import rewards_of_pairs as rewards_of_pairs
@@ -42,7 +43,10 @@ if TYPE_CHECKING:
 
 #: Module -> the words it defines. A test holds this table and the imports above together.
 _WORDS = {
-    "xpo.api.algorithm": ("Algorithm", "Config", "Needs", "PAIR_METRICS", "Paper", "option", "rewards_of_pairs"),
+    "xpo.api.algorithm": (
+        *("Algorithm", "Config", "Needs", "Opponent", "PAIR_METRICS", "Paper"),
+        *("option", "rewards_of_pairs"),
+    ),
     "xpo.api.batch": ("Batch", "Scores"),
     "xpo.api.groups": ("Completion", "Group"),
     "xpo.api.hookspecs": ("Command", "hookimpl"),

@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from xpo.api.batch import Batch
 from xpo.api.groups import Completion, Group
+from xpo.feedback.judges import Judge, Question
 from xpo.feedback.rewards import Reward, score_completions
 from xpo.feedback.sampling import Sampling, sample
 from xpo.models.reference import Reference
@@ -66,6 +67,7 @@ class Examiner:
         engine: how completions are computed.
         rows: groups scored at once.
         told: groups whose likelihood tells something by itself: to forget, to retain, demonstrated.
+        judge: compares what was sampled before and after, where there is no reward.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -76,6 +78,7 @@ class Examiner:
     engine: Engine = PLAIN
     rows: int = 16
     told: Sequence[Group] = ()
+    judge: Judge | None = None
 
     def look(self, model: Any) -> View:
         """Score the held-out completions and sample for the held-out prompts."""
@@ -154,6 +157,8 @@ class Examiner:
                 )
             )
             rows.append(_means("mean reward", before.rewards, after.rewards, better="up"))
+        elif self.judge is not None:
+            rows.append(self._judged(self.judge, before, after))
         else:
             rows.append(Row("win rate against the start", None, None, "%", "up", note="no reward to judge by"))
         if start is not None:
@@ -165,6 +170,21 @@ class Examiner:
         ended = [[float(group.completions[0].finished) for group in view.groups] for view in (before, after)]
         rows.append(Row("ended by itself", sum(ended[0]) / len(ended[0]), sum(ended[1]) / len(ended[1]), "%", "up"))
         return rows
+
+    def _judged(self, judge: Judge, before: View, after: View) -> Row:
+        questions = [
+            Question(new, new.completions[0], old.completions[0])
+            for new, old in zip(after.groups, before.groups, strict=True)
+        ]
+        known = [one for one in judge.compare(questions) if one is not None]
+        missing = len(questions) - len(known)
+        note = "mean probability that the judge prefers the trained model" + (
+            f"; no verdict on {missing} of {len(questions)} prompts" if missing else ""
+        )
+        if not known:
+            return Row("win rate against the start", None, None, "%", "up", note=note)
+        mean = mean_interval(known)
+        return Row("win rate against the start", 0.5, mean[0], "%", "up", interval_after=mean.interval, note=note)
 
     def _likelihoods(self, model: Any) -> dict[str, list[float]]:
         """Negative log-likelihood a token of each completion that is told about, by what it is."""

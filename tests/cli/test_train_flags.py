@@ -125,7 +125,11 @@ def test_spellings() -> None:
         ("--warmup_ratio 3", "must be below 1"),
         ("--label_smoothing_factor 0.1", "--label_smoothing_factor cannot be honoured"),
         ("--loss_type ipo", "pair is loss_type sigmoid or pair and no other; choose the method with --algo"),
-        ("--use_vllm", "--use_vllm cannot be honoured: completions are sampled with the model that is being trained"),
+        (
+            "--use_vllm",
+            "is for methods that sample completions while training (rolled); pair learns from pairs, of samp",
+        ),
+        ("--min_p 0.1", "--min_p cannot be honoured: samples are drawn from the model's whole distribution"),
         ("--truncation_mode keep_start", "loses the beginning of its prompt"),
     ],
 )

@@ -126,7 +126,10 @@ def test_lengths(refused: Refused) -> None:
         ("", "choose a method with --algo: all_pairs, alphapo"),
         ("--algo dpo --lerning_rate 1", "Did you mean '--learning_rate'"),
         ("--algo dpo --gamma 1", "; dpo has --beta, --label_smoothing"),
-        ("--algo dpo --temperature 0.7", "--temperature is for methods that sample completions while training (grpo, "),
+        (
+            "--algo dpo --temperature 0.7",
+            "--temperature is for methods that sample completions while training (exploratory, ",
+        ),
         ("--algo simpo --reward testbed", "--reward is for methods that sample"),
         ("--algo dpo --beta strong", "--beta takes a number, not 'strong'"),
         ("--algo dpo --max_steps 0", "--max_steps must be positive, or -1"),

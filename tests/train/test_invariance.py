@@ -104,7 +104,7 @@ def test_the_same_completions_are_sampled_whatever_the_split(tmp_path: Path) -> 
     seen: list[dict[int, list[list[int]]]] = []
     for split in SPLITS:
         trainer = run("rloo", tmp_path / str(split[0]), split, max_steps=1).trainer
-        groups = [group for micro in trainer._filled[0, 0] for group in micro.groups]
+        groups = [group for micro in trainer.supply.filled[0, 0] for group in micro.groups]
         seen.append({group.row: [completion.ids for completion in group.completions] for group in groups})
     assert seen[0] == seen[1] == seen[2]
     assert len(seen[0]) == STEP

@@ -224,7 +224,7 @@ def test_rollouts_need_samples_and_a_reward() -> None:
     assert settings.rollout.num_generations == 4
     assert settle().rollout is None
     assert "compares completions" in refused("rolled", reward="length", num_generations=1)
-    assert "needs a reward" in refused("rolled")
+    assert "needs to hear" in refused("rolled")
     assert "2 numbers for 1 rewards" in refused("rolled", reward="length", reward_weights=[1, 2])
     assert from_keywords("rolled").rollout is not None  # the testbed knows its reward
 

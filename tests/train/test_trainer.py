@@ -18,6 +18,7 @@ from xpo.api.algorithm import Algorithm, Needs
 from xpo.api.loss import counts, reduce
 from xpo.feedback.rewards import Reward
 from xpo.feedback.sampling import Sampling
+from xpo.feedback.verdicts import Feedback
 from xpo.models.load import Policy
 from xpo.models.scoring import score
 from xpo.train.rollouts import Rollouts
@@ -38,7 +39,11 @@ def trainer(folder: Path, method: Algorithm[Any], **more: Any) -> PreferenceTrai
         "max_steps": 3,
         "per_device_train_batch_size": 4,
     }
-    own = {key: more.pop(key) for key in list(more) if key in ("train", "held_out", "reference", "rollouts", "model")}
+    own = {
+        key: more.pop(key)
+        for key in list(more)
+        if key in ("train", "held_out", "reference", "rollouts", "model", "iterations")
+    }
     return PreferenceTrainer(
         algorithm=method,
         policy=Policy(own.pop("model", None) or tiny.model(), None, None, None),
@@ -191,9 +196,9 @@ class Looking(Algorithm[Any]):
         return Loss([Term(-policy.sum(), "completion")], {"drift": (policy.sum() - old.sum(-1)).abs().detach()})
 
 
-def rollouts(method: Algorithm[Any], **more: Any) -> Rollouts:
-    settings = {"sampling": Sampling(2, 5), "rewards": [Reward("count", tiny.count_reward)], "keep_logps": True}
-    return Rollouts(method, tiny.tokenizer(), **{**settings, **more})
+def rollouts(method: Algorithm[Any], penalty: float = 0.0, **more: Any) -> Rollouts:
+    feedback = Feedback(tiny.tokenizer(), [Reward("count", tiny.count_reward)], missing_eos_penalty=penalty)
+    return Rollouts(method, feedback, **{"sampling": Sampling(2, 5), "keep_logps": True, **more})
 
 
 def test_rollouts_see_the_whole_step_and_are_kept_for_its_repeats(tmp_path: Path) -> None:
@@ -206,8 +211,8 @@ def test_rollouts_see_the_whole_step_and_are_kept_for_its_repeats(tmp_path: Path
         per_device_train_batch_size=2,
         gradient_accumulation_steps=2,
         max_steps=4,
+        iterations=2,
     )
-    some.iterations = 2
     some.train()
     assert [count for count, _ in method.rolled] == [4, 2]
     real = [batch for batch in method.lost if not batch.idle]
@@ -223,10 +228,11 @@ def test_a_completion_that_did_not_end_is_penalised(tmp_path: Path) -> None:
     found = []
     for penalty in (0.0, 10.0):
         method = Looking()
-        made = rollouts(method, sampling=Sampling(2, 40), missing_eos_penalty=penalty)
+        made = rollouts(method, penalty, sampling=Sampling(2, 40))
         some = trainer(tmp_path, method, train=tiny.groups("prompts", 8), rollouts=made, max_steps=1)
         some.train()
-        groups = [group for micro in some._filled[0, 0] for group in micro.groups]
+        assert some.supply is not None
+        groups = [group for micro in some.supply.filled[0, 0] for group in micro.groups]
         finished = [completion.finished for group in groups for completion in group.completions]
         found.append((finished, method.rolled[0][1]))
     (finished, plain), (_, penalised) = found
@@ -238,7 +244,7 @@ def test_a_completion_that_did_not_end_is_penalised(tmp_path: Path) -> None:
 
 def test_evaluations_of_rollouts_use_the_same_random_numbers(tmp_path: Path) -> None:
     method = tiny.algorithm("rloo", beta=0.0)
-    made = Rollouts(method, tiny.tokenizer(), [Reward("count", tiny.count_reward)], Sampling(4, 6))
+    made = rollouts(method, sampling=Sampling(4, 6))
     some = trainer(tmp_path, method, train=tiny.groups("prompts", 8), held_out=tiny.groups("prompts", 5), rollouts=made)
     drop = ("eval_runtime", "eval_samples_per_second", "eval_steps_per_second")
     first, second = ({k: v for k, v in some.evaluate().items() if k not in drop} for _ in range(2))

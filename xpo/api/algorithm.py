@@ -30,6 +30,23 @@ def option(default: Any, help: str) -> Any:  # noqa: A002 - the word argparse us
 
 
 @dataclass(frozen=True)
+class Opponent:
+    """Who else answers every prompt, for the policy's samples to be compared with.
+
+    Attributes:
+        samples: its completions of every prompt.
+        mixture: share of the reference in what they are drawn from, token by token: the geometric mixture
+            policy^(1 - mixture) * reference^mixture; 0 is the policy itself, 1 the reference.
+        trained: the loss reads them too, as completions of role ``opponent`` behind the samples of a group. Otherwise
+            they are gone once the comparison is made.
+    """
+
+    samples: int = 1
+    mixture: float = 1.0
+    trained: bool = False
+
+
+@dataclass(frozen=True)
 class Needs:
     """What an algorithm asks of the loop. Each is a promise: what is not declared is not computed.
 
@@ -40,7 +57,14 @@ class Needs:
         values: a value model beside the policy, trained with it, for ``Scores.values``.
         scores: a number for every completion of the data: ``score_chosen`` and ``score_rejected`` of pairs, ``score``
             (or ``reward``) of labelled completions, where a label alone counts as 1 or 0.
-        samples: completions to sample of every prompt, for rollouts.
+        samples: completions to sample of every prompt, for rollouts; and what is best for a method of other data where
+            its completions are sampled while it trains.
+        opponent: who else answers the prompts of rollouts.
+        wins: scores of sampled completions are mean probabilities of being preferred: to the ``others`` of the prompt,
+            or to ``all``, which counts the completion itself as 1/2; where there is an opponent, to its completions.
+            None: they are rewards, and mean probabilities against the others only where there is a judge alone.
+        ratios: log-probabilities of rollouts are compared with those they were drawn by, so that these must be the
+            model's whole distribution.
         least: fewest groups a micro-batch may hold (over all ranks), for losses with batch statistics.
     """
 
@@ -50,6 +74,9 @@ class Needs:
     values: bool = False
     scores: bool = False
     samples: int = 0
+    opponent: Opponent | None = None
+    wins: Literal["others", "all"] | None = None
+    ratios: bool = True
     least: int = 1
 
 

@@ -49,12 +49,15 @@ class Loss:
         metrics: 1-D tensors by name, one number an item; the loop logs the mean over all items of the logging window
             and all ranks. Gradients are dropped.
         lowest, highest: the same, of which the lowest or the highest is logged instead.
+        excess: (n,) one number an item; where their mean over the step is above 0, the updates that are left with the
+            same samples are skipped.
     """
 
     terms: Sequence[Term]
     metrics: Mapping[str, Tensor] = field(default_factory=dict)
     lowest: Mapping[str, Tensor] = field(default_factory=dict)
     highest: Mapping[str, Tensor] = field(default_factory=dict)
+    excess: Tensor | None = None
 
 
 #: How a negative log-likelihood is averaged: over the tokens of the step, or over sequences of their mean or sum.

@@ -106,6 +106,7 @@ class Mixture(Algorithm[Any]):
     def loss(self, batch: Batch, policy: Scores, reference: Scores | None) -> Loss:
         terms: list[Term] = []
         logged: dict[str, dict[str, Tensor]] = {"metrics": {}, "lowest": {}, "highest": {}}
+        excess: Tensor | None = None
         for number, part in enumerate(self.parts):
             tag = self.tag(number)
             view, index = batch.part(tag)
@@ -116,10 +117,11 @@ class Mixture(Algorithm[Any]):
             for term in loss.terms:
                 name = part.name if len(loss.terms) == 1 else f"{part.name}/{term.name}"
                 terms.append(replace(term, weight=part.weight * term.weight, name=name, part=tag))
+            excess = loss.excess if excess is None else excess
             prefix = f"{part.name}/" if number else ""
             for kind, found in logged.items():
                 found.update({prefix + name: values for name, values in getattr(loss, kind).items()})
-        return Loss(terms, **logged)
+        return Loss(terms, **logged, excess=excess)
 
     def state_dict(self) -> dict[str, Any]:
         states = {part.name: part.algorithm.state_dict() for part in self.parts}
@@ -252,12 +254,16 @@ def _config(parts: Sequence[tuple[str, float, type[Algorithm[Any]]]]) -> type[Co
 
 def _needs(all_: Sequence[Needs]) -> Needs:
     """What several methods ask for together."""
-    return Needs(
-        **{
-            item.name: max(getattr(needs, item.name) for needs in all_)  # True is more than False
-            for item in fields(Needs)
-        }
-    )
+
+    def most(values: list[Any]) -> Any:
+        asked = [value for value in values if value is not None]
+        if all(isinstance(value, int) for value in asked):
+            return max(asked, default=None)  # True is more than False
+        if len(set(asked)) > 1:
+            raise SettingError("these methods want their samples compared in different ways; train one at a time")
+        return asked[0]
+
+    return Needs(**{item.name: most([getattr(needs, item.name) for needs in all_]) for item in fields(Needs)})
 
 
 def _drawn(part: Part, group: Group) -> Group | None:

@@ -59,7 +59,7 @@ def describe(name: str, entry: Entry) -> dict[str, Any]:
         "columns": COLUMNS[cls.data],
         "further_columns": [*cls.columns, *("/".join(names) for names in cls.extras.values())],
         "trains": cls.model,
-        "needs": asdict(cls.needs),
+        "needs": _asked(cls),
         "settings": {key: {"default": default, "help": text} for key, (default, text) in cls.settings().items()},
         "aliases": {alias: spelt for alias, name in cls.aliases.items() if (spelt := _flag(cls, name)) != alias},
         "training": dict(cls.training),
@@ -68,6 +68,12 @@ def describe(name: str, entry: Entry) -> dict[str, Any]:
         "supplier": str(entry.supplier),
         "example": f"xpo train --algo {name} --model MODEL --dataset DATA",
     }
+
+
+def _asked(cls: type[Algorithm[Any]]) -> dict[str, Any]:
+    """What a method needs that others do not."""
+    usual = asdict(type(cls.needs)())
+    return {name: wanted for name, wanted in asdict(cls.needs).items() if wanted != usual[name]}
 
 
 def _flag(cls: type[Algorithm[Any]], name: str) -> str:
@@ -79,12 +85,13 @@ def needs(found: dict[str, Any]) -> str:
     """What a method asks of the loop, in words."""
     wanted = found["needs"]
     parts = [
-        "a reference model" if wanted["reference"] else "",
-        "a value model" if wanted["values"] else "",
-        "full next-token distributions" if wanted["vocabulary"] else "",
-        "a number for every completion" if wanted["scores"] else "",
-        f"{wanted['samples']} samples of every prompt" if wanted["samples"] else "",
-        f"{wanted['least']} prompts in a micro-batch" if wanted["least"] > 1 else "",
+        "a reference model" if "reference" in wanted else "",
+        "a value model" if "values" in wanted else "",
+        "full next-token distributions" if "vocabulary" in wanted else "",
+        "a number for every completion" if "scores" in wanted else "",
+        f"{wanted['samples']} samples of every prompt" if "samples" in wanted and found["data"] == "rollouts" else "",
+        "an opponent's answers" if "opponent" in wanted else "",
+        f"{wanted['least']} prompts in a micro-batch" if "least" in wanted else "",
     ]
     return ", ".join(part for part in parts if part) or "nothing"
 

@@ -50,16 +50,18 @@ def run(argv: list[str]) -> int:
 def help_text(argv: list[str]) -> str:
     """The settings there are; with ``--algo`` also those of the method, and its recommendations."""
     from xpo.plugins import load
+    from xpo.train.flags import online
     from xpo.train.sources import from_argv
     from xpo.train.trl_flags import REFUSED
     from xpo.train.vocabulary import SECTIONS, read_value, slots_of
 
     registry = load()
-    chosen = [read_value(given, str) for given in from_argv(argv) if given.name == "algo"]
+    sources = from_argv(argv)
+    chosen = [read_value(given, str) for given in sources if given.name == "algo"]
     algorithm = registry.algorithm(chosen[-1]).cls if chosen else None
     parts = [_USAGE] if algorithm is None else [_USAGE, *_about(algorithm)]
     for name, title in _TITLES.items():
-        if name != "rollout" or algorithm is None or algorithm.data == "rollouts":
+        if name != "rollout" or algorithm is None or algorithm.data == "rollouts" or online(sources):
             parts.append(_section(title, slots_of(name, SECTIONS[name])))
     training = [name for name in slots_of("training", SECTIONS["training"]) if name not in REFUSED]
     parts.append(f"training: arguments of transformers.TrainingArguments\n{_wrapped(training)}\n")

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset, Sampler
 
 from xpo.api.groups import Group
 from xpo.data.beside import Beside
-from xpo.data.spread import Spread, by_length, spread
+from xpo.data.spread import Spread, by_length, even, spread
 from xpo.errors import DataError, PluginError, SettingError
 
 
@@ -63,7 +63,8 @@ class StepSampler(Sampler[list[MicroStep]]):
         least: fewest groups a micro-batch may hold over all ranks; rows of a last step that cannot are left out.
         balanced: spread labels (or forget and retain) evenly when shuffling; None decides from the data.
         flag: the setting that ``per_device`` came from, for messages.
-        repeat: how often each step is taken before the next, for updates that reuse a rollout.
+        repeat: how often steps are taken, for updates that reuse a rollout.
+        window: steps in a row that are repeated together.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class StepSampler(Sampler[list[MicroStep]]):
         least: int = 1,
         balanced: bool | None = None,
         repeat: int = 1,
+        window: int = 1,
         flag: str = "--per_device_train_batch_size",
     ) -> None:
         if len(groups) < max(least, 1):
@@ -94,7 +96,7 @@ class StepSampler(Sampler[list[MicroStep]]):
         self.accumulation, self.world, self.rank = accumulation, world, rank
         self.seed, self.shuffle, self.least = seed, shuffle, least
         self.similar, self.spread = similar, spread
-        self.repeat = repeat
+        self.repeat, self.window = repeat, window
         self.epoch = 0
         self._lengths = [group.length for group in groups]
         strata: dict[object, list[int]] = {}
@@ -123,13 +125,13 @@ class StepSampler(Sampler[list[MicroStep]]):
         order = self.order()
         size = self.micro * self.accumulation
         before = self.epoch * (self._count - self.left_out)
-        for step in range(self.steps):
-            rows = tuple(order[step * size : min((step + 1) * size, self._count - self.left_out)])
-            parts = self._parts(rows)
-            if self.repeat > 1:
-                # The loop counts micro-batches, not steps: it would fill up a short step with the start of its repeat.
-                parts += [()] * (self.accumulation - len(parts))
-            for _ in range(self.repeat):
+        for first in range(0, self.steps, self.window):
+            for step in [*range(first, min(first + self.window, self.steps))] * self.repeat:
+                rows = tuple(order[step * size : min((step + 1) * size, self._count - self.left_out)])
+                parts = self._parts(rows)
+                if self.repeat > 1:
+                    # The loop counts micro-batches: it would fill up a short step with the start of what comes next.
+                    parts += [()] * (self.accumulation - len(parts))
                 for part in parts:
                     yield [MicroStep(step, self.epoch, rows, part, before + step * size)]
 
@@ -162,7 +164,7 @@ class StepSampler(Sampler[list[MicroStep]]):
 
     def _parts(self, rows: Sequence[int]) -> list[tuple[int, ...]]:
         """This rank's part of each micro-batch of a step; sizes as even as can be, ``per_device`` in a full step."""
-        micros = [_even(micro, self.world) for micro in _even(len(rows), -(-len(rows) // self.micro))]
+        micros = [even(micro, self.world) for micro in even(len(rows), -(-len(rows) // self.micro))]
         parts = spread([self._lengths[row] for row in rows], micros, self.spread)
         return [tuple(part[self.rank]) for part in parts]
 
@@ -224,10 +226,6 @@ def _stratum(group: Group) -> object:
     if len(group.completions) != 1:
         return None
     return group.completions[0].label, group.completions[0].role
-
-
-def _even(total: int, parts: int) -> list[int]:
-    return [total // parts + (part < total % parts) for part in range(parts)]
 
 
 def _copy(group: Group) -> Group:

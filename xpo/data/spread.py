@@ -33,6 +33,11 @@ def spread(lengths: Sequence[int], micros: Sequence[Sequence[int]], how: Spread)
     return [_dealt(part, lengths, sizes) for part, sizes in zip(cut, micros, strict=True)]
 
 
+def even(total: int, parts: int) -> list[int]:
+    """Sizes of so many parts of a whole, as even as can be."""
+    return [total // parts + (part < total % parts) for part in range(parts)]
+
+
 def _cut(rows: Sequence[int], sizes: Sequence[int]) -> list[list[int]]:
     parts, start = [], 0
     for size in sizes:

@@ -27,6 +27,10 @@ from xpo.models.scoring import innermost, scalar_head
 REFERENCE_ADAPTER = "reference"
 
 
+#: Names of the number that functional dropout reads of its module.
+_DROPOUTS = ("attention_dropout", "dropout", "attn_pdrop", "resid_pdrop", "embd_pdrop")
+
+
 @dataclass(frozen=True)
 class Policy:
     """A loaded policy.
@@ -145,9 +149,18 @@ def disable_dropout(model: torch.nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
-        for name in ("attention_dropout", "dropout", "attn_pdrop", "resid_pdrop", "embd_pdrop"):
-            if isinstance(getattr(module, name, None), float):  # functional dropout reads a number of its module
+        for name in _DROPOUTS:
+            if isinstance(getattr(module, name, None), float):
                 setattr(module, name, 0.0)
+
+
+def has_dropout(model: torch.nn.Module) -> bool:
+    """Whether there is any that is not 0."""
+    return any(
+        (isinstance(module, torch.nn.Dropout) and module.p > 0)
+        or any(isinstance(share := getattr(module, name, None), float) and share > 0 for name in _DROPOUTS)
+        for module in model.modules()
+    )
 
 
 def parameter_counts(model: torch.nn.Module) -> tuple[int, int]:

@@ -144,22 +144,27 @@ def start_of(policy: Policy) -> Reference:
     if isinstance(model, PeftModel):
         if REFERENCE_ADAPTER in model.peft_config:
             described = "frozen copy of the continued adapter"
-            return Reference(model, described, switch=lambda: _frozen_adapter(model), adapter=REFERENCE_ADAPTER)
+            return Reference(model, described, switch=acting(model, REFERENCE_ADAPTER), adapter=REFERENCE_ADAPTER)
         return Reference(model, "the same model with adapters off", switch=model.disable_adapter, adapter="")
     frozen = copy.deepcopy(model).eval().requires_grad_(False)
     return Reference(frozen, "frozen copy of the starting model")
 
 
-@contextmanager
-def _frozen_adapter(model: PeftModel) -> Iterator[None]:
-    active = model.active_adapter
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    model.set_adapter(REFERENCE_ADAPTER)
-    try:
-        yield
-    finally:
-        model.set_adapter(active)
-        # Switching marks adapters trainable as it goes; only what was trainable before may stay so.
-        model.requires_grad_(False)
-        for parameter in trainable:
-            parameter.requires_grad_(True)
+def acting(model: PeftModel, adapter: str) -> Callable[[], AbstractContextManager[None]]:
+    """A context in which one frozen adapter of a model is on, in place of the one that is trained."""
+
+    @contextmanager
+    def switched() -> Iterator[None]:
+        active = model.active_adapter
+        trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        model.set_adapter(adapter)
+        try:
+            yield
+        finally:
+            model.set_adapter(active)
+            # Switching marks adapters trainable as it goes; only what was trainable before may stay so.
+            model.requires_grad_(False)
+            for parameter in trainable:
+                parameter.requires_grad_(True)
+
+    return switched

@@ -10,7 +10,8 @@ from typing import Any
 
 from xpo.compat import get_available_reporting_integrations
 from xpo.errors import SettingError
-from xpo.train.settings import Settings
+from xpo.feedback.vllm import check_vllm
+from xpo.train.settings import SAMPLES, Settings
 from xpo.train.sources import Given
 
 _POSITIVE = ("must be positive", lambda value: value > 0)
@@ -28,6 +29,17 @@ _RANGES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "max_completion_length": _POSITIVE,
     "temperature": _POSITIVE,
     "missing_eos_penalty": _NOT_NEGATIVE,
+    "top_k": _POSITIVE,
+    "top_p": ("must be above 0 and at most 1", lambda value: 0 < value <= 1),
+    "judge_timeout": _POSITIVE,
+    "judge_retries": _NOT_NEGATIVE,
+    "judge_concurrency": _POSITIVE,
+    "refresh_steps": _POSITIVE,
+    "rounds": _POSITIVE,
+    "log_completions_steps": _POSITIVE,
+    "num_completions_to_print": _POSITIVE,
+    "ref_model_mixup_alpha": ("must be above 0 and at most 1", lambda value: 0 < value <= 1),
+    "ref_model_sync_steps": _POSITIVE,
     "per_device_train_batch_size": _POSITIVE,
     "per_device_eval_batch_size": _POSITIVE,
     "gradient_accumulation_steps": _POSITIVE,
@@ -55,6 +67,10 @@ _REQUIRES: Mapping[str, str] = {
     **dict.fromkeys(("dataset_config", "dataset_train_split", "dataset_test_split"), "dataset_name"),
     "model_revision": "model_name_or_path",
     "reward_weights": "reward",
+    **dict.fromkeys(("judge_url", "judge_timeout", "judge_retries", "judge_concurrency", "judge_template"), "judge"),
+    **dict.fromkeys(("log_completions_steps", "num_completions_to_print"), "log_completions"),
+    "vllm_server_base_url": "use_vllm",
+    "ref_model_sync_steps": "sync_ref_model",
 }
 
 
@@ -72,8 +88,13 @@ def check(settings: Settings, by: Mapping[str, Given]) -> None:
     _data(settings, by)
     _model(settings, by)
     _loop(settings)
+    _following(settings, by)
+    if settings.run.online:
+        _online(settings, by)
     if settings.rollout is not None:
         _rollouts(settings, by)
+        _feedback(settings, by)
+        _sampling(settings, by)
 
 
 def _label(name: str, by: Mapping[str, Given]) -> str:
@@ -117,11 +138,12 @@ def _data(settings: Settings, by: Mapping[str, Given]) -> None:
             raise SettingError(
                 f"{_label('retain_dataset', by)} and {_label('forget_column', by)} both say what to retain; give one"
             )
-    if run.sft_coef and (data == "rollouts" or settings.entry.cls.model != "policy"):
-        why = "what is sampled is nothing to imitate" if data == "rollouts" else "a reward model has no likelihood"
+    sampled = data == "rollouts"
+    if run.sft_coef and (sampled or settings.entry.cls.model != "policy"):
+        why = "what is sampled is nothing to imitate" if sampled else "a reward model has no likelihood"
         raise SettingError(
             f"{_label('sft_coef', by)}: {why}; drop it"
-            + (", or give demonstrations with --replay_dataset" if data == "rollouts" else "")
+            + (", or give demonstrations with --replay_dataset" if sampled else "")
         )
     if "lists_to_pairs" in by and data != "pairs":
         label = by["lists_to_pairs"].label
@@ -170,21 +192,105 @@ def _loop(settings: Settings) -> None:
         )
 
 
+def _following(settings: Settings, by: Mapping[str, Given]) -> None:
+    run, rollout, needs = settings.run, settings.rollout, settings.make_algorithm().needs
+    if run.sync_ref_model and not needs.reference:
+        raise SettingError(f"{_label('sync_ref_model', by)}: {run.algo}, set like this, uses no reference")
+    mixed = rollout is not None and rollout.rounds > 1 and rollout.round_reference == "mixed"
+    if "ref_model_mixup_alpha" in by and not (run.sync_ref_model or mixed):
+        given = by["ref_model_mixup_alpha"]
+        raise SettingError(f"{given.label} has no effect without {given.spell('sync_ref_model')}; give both or neither")
+    if "round_reference" in by:
+        label = by["round_reference"].label
+        if rollout is not None and rollout.rounds == 1:
+            raise SettingError(f"{label} has no effect without {by['round_reference'].spell('rounds')}; give both")
+        if not needs.reference:
+            raise SettingError(f"{label}: {run.algo}, set like this, uses no reference")
+    if "value_model" in by and not needs.values:
+        raise SettingError(f"{by['value_model'].label} is for methods with a value model; {run.algo} has none")
+
+
+def _online(settings: Settings, by: Mapping[str, Given]) -> None:
+    cls, algo, label = settings.entry.cls, settings.run.algo, _label("online", by)
+    if cls.data == "rollouts":
+        raise SettingError(f"{label}: {algo} samples while it trains anyway; leave the flag out")
+    if cls.model != "policy":
+        raise SettingError(f"{label}: {algo} trains a {cls.model} model, and only a policy has samples of its own")
+    if cls.data not in SAMPLES:
+        raise SettingError(
+            f"{label} is for methods that learn from {', '.join(SAMPLES)}; {algo} learns from {cls.data} data"
+        )
+    if cls.extras:
+        raise SettingError(
+            f"{label}: {algo} also reads completions in the columns {', '.join(cls.extras)}, which nobody samples"
+        )
+
+
 def _rollouts(settings: Settings, by: Mapping[str, Given]) -> None:
-    rollout, samples = settings.rollout, settings.make_algorithm().needs.samples
+    rollout, needs, data = settings.rollout, settings.make_algorithm().needs, settings.entry.cls.data
     assert rollout is not None
     if rollout.num_generations is None:
-        rollout.num_generations = max(samples, 1)
-    elif samples > 1 and rollout.num_generations < 2:
+        rollout.num_generations = needs.samples or SAMPLES[data]
+    compared = data != "rollouts" or needs.samples > 1 or (needs.wins is not None and needs.opponent is None)
+    if rollout.num_generations < 2 and compared:
         raise SettingError(f"{_label('num_generations', by)}: {settings.run.algo} compares completions and needs 2")
-    rewards = settings.source("reward")
-    if not rewards and not settings.testbed_data:
+    if needs.opponent is not None and needs.opponent.trained and rollout.num_generations != needs.samples:
         raise SettingError(
-            f"{settings.run.algo} needs a reward for the completions it samples: give --reward a name from "
-            "`xpo plugins`, module:function, file.py:function, or a reward model"
+            f"{_label('num_generations', by)}: {settings.run.algo} compares {needs.samples} completion of the policy's "
+            f"with {needs.opponent.samples} of its opponent's; leave the flag out"
+        )
+    for name, kind in (("online_pairs", "pairs"), ("label_threshold", "labels")):
+        if name in by and data != kind:
+            raise SettingError(
+                f"{by[name].label} is for methods that learn from {kind}; {settings.run.algo} learns from {data}"
+            )
+
+
+def _feedback(settings: Settings, by: Mapping[str, Given]) -> None:
+    rollout, rewards, judge = settings.rollout, settings.source("reward"), settings.source("judge")
+    assert rollout is not None
+    if not rewards and judge is None and not settings.testbed_data:
+        raise SettingError(
+            f"{settings.run.algo} needs to hear what the completions it samples are worth: give --reward a name from "
+            "`xpo plugins`, module:function, file.py:function, or a reward model; or give --judge"
+        )
+    if rewards and judge is not None:
+        raise SettingError(
+            f"{_label('reward', by)} and {_label('judge', by)} both say what samples are worth; give one of them"
         )
     weights = rollout.reward_weights
     if weights is not None and len(weights) != len(rewards):
         raise SettingError(
             f"{_label('reward_weights', by)} has {len(weights)} numbers for {len(rewards)} rewards; give one for each"
         )
+    if rollout.missing_eos_score is not None:
+        if judge is not None:
+            raise SettingError(f"{_label('missing_eos_score', by)} is a reward, and a judge gives none; drop it")
+        if rollout.missing_eos_penalty is not None:
+            raise SettingError(
+                f"{_label('missing_eos_score', by)} takes the place of a reward, and "
+                f"{_label('missing_eos_penalty', by)} lowers it; give one of them"
+            )
+
+
+def _sampling(settings: Settings, by: Mapping[str, Given]) -> None:
+    rollout, needs = settings.rollout, settings.make_algorithm().needs
+    assert rollout is not None
+    for name in ("top_k", "top_p"):
+        if name in by and needs.ratios and settings.entry.cls.data == "rollouts":
+            raise SettingError(
+                f"{by[name].label}: {settings.run.algo} compares the log-probabilities of samples with those they were "
+                "drawn by, and the distribution that is left after cutting is another one; --temperature shapes both"
+            )
+    if rollout.use_vllm:
+        if needs.opponent is not None:
+            raise SettingError(
+                f"{_label('use_vllm', by)}: {settings.run.algo} also samples from the reference, which the server has "
+                "not; leave the flag out"
+            )
+        if rollout.vllm_server_base_url is None:
+            raise SettingError(
+                f"{_label('use_vllm', by)} needs a server: start `trl vllm-serve --model ...` and give its address as "
+                "--vllm_server_base_url http://localhost:8000"
+            )
+        check_vllm()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,13 @@ def label(settings: Settings) -> str:
     return Path(model).name if isinstance(model, str) else type(model).__name__
 
 
-def introduce(settings: Settings, policy: Policy, reference: Reference | None, material: Material) -> None:
+def introduce(
+    settings: Settings,
+    policy: Policy,
+    reference: Reference | None,
+    material: Material,
+    networks: Sequence[str | None] = (),
+) -> None:
     """The lines at the start: what is trained, against what, on what."""
     total, trainable = parameter_counts(policy.model)
     how = {None: "full fine-tuning", "new": "LoRA", "continued": "LoRA, continued"}[policy.adapter]
@@ -37,7 +44,7 @@ def introduce(settings: Settings, policy: Policy, reference: Reference | None, m
     say(f"algorithm: {settings.run.algo}, from {settings.entry.supplier}")
     if reference is not None:
         say(f"reference: {reference.description}")
-    for line in (*material.lines, too_long(policy, material)):
+    for line in (*networks, *material.lines, too_long(policy, material)):
         if line is not None:
             say(line)
 
@@ -62,6 +69,7 @@ def make_record(
             "quantization": policy.quantization,
             "adapter": policy.adapter,
             "embedded": settings.testbed_model,
+            "reads": algorithm.model,
             "auto_class": "AutoModelForCausalLM"
             if algorithm.model == "policy"
             else "AutoModelForSequenceClassification",
@@ -70,7 +78,7 @@ def make_record(
         data={
             "origin": material.origin,
             "embedded": material.embedded,
-            "kind": algorithm.data,
+            "kind": settings.kind,
             "fingerprint": material.fingerprint,
             "rows": material.rows,
             "groups": len(material.train),
@@ -87,7 +95,9 @@ def make_record(
 
 def cost_of(trainer: PreferenceTrainer, seconds: float, cache: LogpCache | None) -> Cost:
     tokens = trainer.tokens_of_all_ranks()
+    sampled = trainer.sampling_of_all_ranks()
     return Cost(
+        sampling=sampled,
         steps=trainer.state.global_step,
         tokens=tokens,
         seconds=seconds,
@@ -95,6 +105,17 @@ def cost_of(trainer: PreferenceTrainer, seconds: float, cache: LogpCache | None)
         reference_scored=None if cache is None else cache.misses,
         reference_known=None if cache is None else cache.hits,
     )
+
+
+def wasted(cost: Cost) -> list[str]:
+    """A line on prompts that were sampled for in vain; none where there were none."""
+    sampling = cost.sampling
+    if sampling is None or not sampling["dropped"]:
+        return []
+    return [
+        f"{sampling['dropped']:,} of {sampling['prompts']:,} prompts that were sampled for taught nothing: "
+        "their samples were as good as each other, or had no verdict"
+    ]
 
 
 def now() -> str:

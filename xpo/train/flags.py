@@ -33,6 +33,7 @@ OBJECTS = (
     "retain_dataset",
     "reference_model",
     "reward",
+    "judge",
     "tokenizer",
 )
 _OBJECT_ALIASES = {"train_dataset": "dataset_name", "processing_class": "tokenizer"}
@@ -70,7 +71,7 @@ def settle(sources: Sequence[Given]) -> Settings:
     """
     registry = load()
     entry = registry.algorithm(_method(sources, registry))
-    vocabulary = Vocabulary(entry.cls, registry)
+    vocabulary = Vocabulary(entry.cls, registry, online(sources))
     found = Found()
     for given in sources:
         _take(given, vocabulary, found)
@@ -89,6 +90,12 @@ def _method(sources: Sequence[Given], registry: Registry) -> str:
     if not chosen:
         raise SettingError(f"choose a method with --algo: {', '.join(sorted(registry.listed('algorithm')))}")
     return str(read_value(chosen[-1], str))
+
+
+def online(sources: Sequence[Given]) -> bool:
+    """Whether a method of data is to learn from samples."""
+    chosen = [given for given in sources if given.name == "online"]
+    return bool(chosen) and bool(read_value(chosen[-1], bool))
 
 
 def _take(given: Given, vocabulary: Vocabulary, found: Found) -> None:
@@ -131,7 +138,7 @@ def _build(entry: Entry, vocabulary: Vocabulary, found: Found) -> Settings:
     return Settings(
         entry=entry,
         run=_make("run", RunSettings, section("run")),
-        rollout=_make("rollout", RolloutSettings, section("rollout")) if algorithm.data == "rollouts" else None,
+        rollout=_make("rollout", RolloutSettings, section("rollout")) if vocabulary.samples else None,
         model=model,
         training=_make("training", TrainingArguments, training),
         algorithm=_make(algorithm.name, algorithm.Config, section("algorithm")),

@@ -22,10 +22,11 @@ from xpo.models.phases import Phase
 from xpo.models.rehearsal import rehearse
 from xpo.models.rough import rough_phases
 from xpo.train.material import Material
+from xpo.train.online import forming_of, sampling_of
 from xpo.train.room import SPARE
 from xpo.train.run import EMBEDDED_PROMPTS, EXAMINED_TOKENS, PROMPTS
 from xpo.train.settings import ModelSettings, Settings
-from xpo.train.workload import Workload, answered, heaviest_chunk
+from xpo.train.workload import Workload, answered, expected, heaviest_chunk
 
 #: Parts that come and go within a step, and the gaps they leave in the heap of the C library as a share of them: a
 #: freed block is seldom used for the next of the same size, for blocks of tensors are aligned. Measured between 0.6
@@ -55,7 +56,7 @@ class Forecast:
         self.scalar = algorithm.model != "policy"
         self.outline = outline(config, scalar=self.scalar) if given is None else outline_of(given, config)
         self.other = _other(settings, config) if self.needs.reference else None
-        self.sampling = sampling_of(settings, algorithm)
+        self.sampling = sampling_of(settings)
         self.work = Workload(settings, algorithm, material, self.sampling)
         self.reach = reach(self.outline.policy.model)
         self.lines: list[str] = list(self.outline.lines)
@@ -137,8 +138,10 @@ class Forecast:
             return Passes(trained, checked, heaviest_chunk(material.held_out, EXAMINED, layout, self.reach))
         scored = heaviest_chunk(material.compared, EXAMINED, layout, self.reach)
         if args.eval_strategy != "no":
-            held = [self._answered(group) for group in material.held_out]
-            scored += heaviest_chunk(held, args.per_device_eval_batch_size, layout, self.reach)
+            forming = forming_of(self.settings)
+            held = [one for group in material.held_out for one in expected(group, self.sampling, forming)]
+            rows = args.per_device_eval_batch_size * self.work.groups_a_row
+            scored += heaviest_chunk(held, rows, layout, self.reach)
         count = EMBEDDED_PROMPTS if material.embedded else PROMPTS
         prompts = material.prompts[: count if run.eval_prompts is None else run.eval_prompts]
         longest = EXAMINED_TOKENS if self.sampling is None else self.sampling.max_tokens
@@ -156,9 +159,6 @@ class Forecast:
             again=bool(prompts) and not self.needs.reference and self.outline.policy.adapter is None,
         )
 
-    def _answered(self, group: Group) -> Group:
-        return group if self.sampling is None else answered(group, self.sampling)
-
 
 def fitting_batch(peak: Callable[[int], int], wanted: int, available: int, least: int = 1) -> int | None:
     """The largest batch that divides ``wanted``, so that accumulation can make up for it, and fits; None for none.
@@ -174,15 +174,6 @@ def fitting_batch(peak: Callable[[int], int], wanted: int, available: int, least
         return sizes[-1]
     found = bisect_right(sizes[:-1], (1 - SPARE) * available, key=peak)
     return sizes[found - 1] if found else None
-
-
-def sampling_of(settings: Settings, algorithm: Algorithm[Any]) -> Sampling | None:
-    """How completions are sampled while training; None for methods that learn from data."""
-    rollout = settings.rollout
-    if rollout is None:
-        return None
-    count = rollout.num_generations or algorithm.needs.samples
-    return Sampling(count, rollout.max_completion_length, rollout.temperature, settings.training.seed)
 
 
 def _sampled(prompts: list[Group], most: int, tokens: int) -> list[Sampled]:

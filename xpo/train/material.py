@@ -56,7 +56,7 @@ def gather(
     settings: Settings, algorithm: Algorithm[Any], registry: Registry, tokenizer: PreTrainedTokenizerBase
 ) -> Material:
     """Read, convert and tokenise the data of a run."""
-    kind = algorithm.data
+    kind = settings.kind
     source = settings.source("dataset_name")
     source = EMBEDDED if source is None else source
     brought = isinstance(source, str) and registry.dataset(source) is not None
@@ -208,7 +208,7 @@ def _prepared(
         return replace(found, groups=_as_role(found.groups, "forget"))
     return _as(
         rows,
-        algorithm.data,
+        settings.kind,
         settings,
         tokenizer,
         extras=algorithm.extras,

@@ -61,6 +61,9 @@ class Cost:
     Attributes:
         reference_scored, reference_known: completions that the reference scored while training on this rank, and
             those whose log-probabilities were in the cache.
+        sampling: of runs that sample while training, over all ranks: ``prompts``, ``dropped`` (prompts with nothing to
+            learn from), ``tokens``, ``seconds`` (of the slowest rank), ``tokens_per_second``, and ``judging_seconds``
+            of rewards, judges and the scores of the policy that sampled.
     """
 
     steps: int | None = None
@@ -71,6 +74,7 @@ class Cost:
     peak_gpu_memory_bytes: int | None = None
     reference_scored: int | None = None
     reference_known: int | None = None
+    sampling: dict[str, float] | None = None
 
 
 @dataclass

@@ -21,10 +21,17 @@ def remembering(
 ) -> tuple[Reference | None, LogpCache | None]:
     """The reference with the cache that the settings ask for, and that cache.
 
-    What is sampled while training is scored once, and full distributions are not kept: neither has a use for it.
+    What is sampled while training is scored once, a reference that moves is another one each time, and full
+    distributions are not kept: none has a use for it.
     """
     where = settings.run.reference_cache
-    if reference is None or where == "off" or needs.vocabulary or settings.rollout is not None:
+    if (
+        reference is None
+        or where == "off"
+        or needs.vocabulary
+        or settings.rollout is not None
+        or settings.moves_reference
+    ):
         return reference, None
     args = settings.training
     precision = "bf16" if args.bf16 else "fp16" if args.fp16 else "as loaded"

@@ -1,118 +1,313 @@
-"""Rollouts: sample completions of the step's prompts now, score them, and let the algorithm make experience of them."""
+"""Rollouts: sample completions of prompts now, have them judged, and make of them what the algorithm learns from."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from itertools import islice
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
-from xpo.api.algorithm import Algorithm
+from xpo.api.algorithm import Algorithm, Opponent
 from xpo.api.batch import Batch, Scores
 from xpo.api.groups import Completion, Group
 from xpo.data.order import MicroBatch
-from xpo.feedback.rewards import Reward, score_completions
-from xpo.feedback.sampling import Sampling, sample
+from xpo.data.spread import even, spread
+from xpo.feedback.sampling import Mixture, Sampling, sample
+from xpo.feedback.verdicts import Feedback, Verdict
+from xpo.feedback.vllm import Server
+from xpo.models.reference import Reference
+from xpo.train.online import Forming
+
+#: Column of completions: their log-probabilities under the reference, which has scored them when they were sampled.
+REFERENCE = "reference_logps"
 
 MakeBatch = Callable[[Sequence[Group], bool], Batch]
 Score = Callable[[Batch], Scores]
+Step = list[MicroBatch]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Models:
+    """The models of a run and the processes they are on, as rollouts use them.
+
+    Attributes:
+        bare: the policy without distributed wrapper.
+        reference: the reference, where there is one.
+        policy, anchor: log-probabilities of a batch under the policy and under the reference, without gradient.
+        make_batch: lays groups out; the second argument says that they must not count.
+        gather: what every rank gives, in the order of ranks.
+        world, rank: number of ranks, and this one.
+    """
+
+    bare: torch.nn.Module
+    reference: Reference | None
+    policy: Score
+    anchor: Score | None
+    make_batch: MakeBatch
+    gather: Callable[[Any], list[Any]]
+    world: int = 1
+    rank: int = 0
+
+
+@dataclass
+class SamplingCost:
+    """What sampling took on this rank, and made.
+
+    Attributes:
+        seconds: spent on sampling, judging and scoring under the policy that sampled.
+        sampling_seconds: of them, on sampling alone.
+        tokens: sampled.
+        prompts: that were sampled for.
+        dropped: prompts that had nothing to learn from: no verdict, or samples that are all as good as each other.
+    """
+
+    seconds: float = 0.0
+    sampling_seconds: float = 0.0
+    tokens: int = 0
+    prompts: int = 0
+    dropped: int = 0
 
 
 @dataclass
 class Rollouts:
-    """Turns the prompts of an optimiser step into groups of scored completions.
+    """Turns the prompts of optimiser steps into groups of scored completions.
 
     Attributes:
-        algorithm, tokenizer, rewards, sampling: what is sampled, how, and how it is rewarded.
-        missing_eos_penalty: taken off the reward of a completion that did not end by itself.
+        algorithm, feedback, sampling: what learns from samples, who judges them, and how they are drawn.
+        forming: how they become pairs, labels or lists; None for an algorithm that learns from samples as they are.
         keep_logps: store the sampling policy's log-probs, for steps that reuse a rollout.
-        seconds, tokens: cost of sampling so far on this rank, and what it made.
+        server: where they are sampled, if not here.
+        cost: so far.
+        metrics: of what was filled last.
     """
 
     algorithm: Algorithm[Any]
-    tokenizer: PreTrainedTokenizerBase
-    rewards: Sequence[Reward]
+    feedback: Feedback
     sampling: Sampling
-    missing_eos_penalty: float = 0.0
+    forming: Forming | None = None
     keep_logps: bool = False
-    seconds: float = 0.0
-    tokens: int = 0
+    server: Server | None = None
+    cost: SamplingCost = field(default_factory=SamplingCost)
     metrics: dict[str, Tensor] = field(default_factory=dict)
 
-    def fill(
-        self,
-        model: torch.nn.Module,
-        micros: Sequence[MicroBatch],
-        make_batch: MakeBatch,
-        policy: Score,
-        reference: Score | None,
-        *,
-        stream: str,
-    ) -> list[MicroBatch]:
-        """The same micro-batches with K completions in every group and the columns of ``experience`` on them.
+    def fill(self, models: Models, steps: Sequence[Step], stream: str) -> list[Step]:
+        """The same micro-batches with completions in every group, and the columns of ``experience`` on them.
 
-        Every rank must call it, with idle micro-batches too: experience may take means over all ranks.
+        Every rank must call it, with idle micro-batches too: statistics may be taken over all ranks.
+
+        Args:
+            steps: the micro-batches of optimiser steps in a row; all are sampled for by the policy as it is now.
+            stream: part of the seed, beside the epoch and the step.
         """
-        real = [micro for micro in micros if not micro.idle] or list(micros[:1])
-        # Rows that ride along have their completions.
-        riding = [[group for group in micro.groups if group.completions] for micro in real]
-        real = [replace(micro, groups=[group for group in micro.groups if not group.completions]) for micro in real]
-        groups = [group for micro in real for group in micro.groups]
-        filled = self._sampled(model, groups, stream)
+        micros = [micro for step in steps for micro in step]
+        real = [micro for micro in micros if not micro.idle] or micros[:1]
         idle = real[0].idle
-        batch = make_batch(filled, idle)
-        cuts = [len(micro.groups) for micro in real]
-        pieces = [make_batch(part, idle) for part in _split(filled, cuts)]
-        logps = _together(batch, [policy(piece) for piece in pieces])
-        anchors = None if reference is None else _together(batch, [reference(piece) for piece in pieces])
+        # Rows that ride along have their completions.
+        prompts = [[group for group in micro.groups if not group.completions] for micro in real]
+        riding = [[group for group in micro.groups if group.completions] for micro in real]
+        streams = [f"{stream}/{micro.micro.epoch}/{micro.micro.step}" for micro in real]
+        sizes = [len(some) for some in prompts]
+        told = [name for name, size in zip(streams, sizes, strict=True) for _ in range(size)]
+        drawn = self._drawn(models, [group for some in prompts for group in some], told)
+        self.metrics = {} if idle else {**_metrics(drawn, self.sampling.samples), **self._judged()}
+        self.cost.prompts += 0 if idle else len(drawn)
+        scored = [self._scored(group, found) for group, found in drawn]
+        stand_in = _finite(self._whole(*drawn[0]))
+        if self.forming is not None:
+            parts = [_Part(*one, stand_in) for one in zip(real, _split(scored, sizes), riding, streams, strict=True)]
+            return self._formed(models, steps, {id(part.micro): part for part in parts})
+        known = [[] if idle else [one for one in some if one is not None] for some in _split(scored, sizes)]
+        self.cost.dropped += 0 if idle else scored.count(None)
+        self._experience(models, known if any(known) else [[stand_in]], idle=not any(known))
+        own = {id(micro): [*some, *more] for micro, some, more in zip(real, known, riding, strict=True)}
+        stand_in = next((group for some in known for group in some), stand_in)  # with the columns of experience
+        return [[_micro(micro, own.get(id(micro), []), stand_in) for micro in step] for step in steps]
+
+    def rehearse(self, model: torch.nn.Module, groups: Sequence[Group]) -> None:
+        """Sample and judge some prompts, so that feedback that cannot be had shows before anything is written."""
+        samples = sample(model, self.feedback.tokenizer, groups, self.sampling, stream="rehearsal")
+        self.feedback.verdicts(groups, samples)
+
+    def _drawn(self, models: Models, groups: Sequence[Group], streams: Sequence[str]) -> list[tuple[Group, Verdict]]:
+        """Each prompt with its samples, and the completions of an opponent behind them; and what is said of them."""
+        started = time.perf_counter()
+        samples = self._sample(models, groups, streams)
+        opponent = self.algorithm.needs.opponent
+        others = None if opponent is None else self._opponents(models, opponent, groups, streams)
+        self.cost.sampling_seconds += time.perf_counter() - started
+        self.cost.tokens += sum(len(one.ids) for some in (*samples, *(others or ())) for one in some)
+        verdicts = self.feedback.verdicts(groups, samples, others)
+        answers = samples if others is None else [[*a, *b] for a, b in zip(samples, others, strict=True)]
+        return [
+            (replace(group, completions=some), found)
+            for group, some, found in zip(groups, answers, verdicts, strict=True)
+        ]
+
+    def _sample(self, models: Models, groups: Sequence[Group], streams: Sequence[str]) -> list[list[Completion]]:
+        if self.server is not None:
+            if models.rank == 0:
+                self.server.update(models.bare)
+            models.gather(None)  # nobody asks before the server has the weights
+            return self.server.generate(groups, self.sampling, streams)
+        return sample(models.bare, self.feedback.tokenizer, groups, self.sampling, stream=streams)
+
+    def _opponents(
+        self, models: Models, opponent: Opponent, groups: Sequence[Group], streams: Sequence[str]
+    ) -> list[list[Completion]]:
+        assert models.reference is not None
+        drawn = sample(
+            models.bare,
+            self.feedback.tokenizer,
+            groups,
+            replace(self.sampling, samples=opponent.samples),
+            stream=[f"{name}/opponent" for name in streams],
+            mixture=Mixture(models.reference, opponent.mixture),
+        )
+        return [[replace(one, role="opponent") for one in some] for some in drawn]
+
+    def _judged(self) -> dict[str, Tensor]:
+        """What the judge showed since it was looked at last."""
+        if self.feedback.judge is None:
+            return {}
+        tally = self.feedback.judge.tally
+        found = {name: torch.tensor([value]) for name, value in tally.metrics().items()}
+        tally.reset()
+        return found
+
+    def _scored(self, group: Group, found: Verdict) -> Group | None:
+        """A prompt with its completions and their scores; None without a verdict that could be learned from."""
+        # Of pairs and lists what is known is enough; of labels every prompt is to bring as many.
+        whole_only = self.forming is None or self.forming.kind == "labels"
+        if whole_only and None in (*found.samples, *found.opponents):
+            return None
+        whole = self._whole(group, found)
+        known = [one for one in whole.completions if one.score is not None]
+        return replace(whole, completions=known) if known else None
+
+    def _whole(self, group: Group, found: Verdict) -> Group:
+        opponent = self.algorithm.needs.opponent
+        scores = [*found.samples, *(found.opponents if opponent is not None and opponent.trained else ())]
+        completions = [replace(one, score=score) for one, score in zip(group.completions, scores, strict=False)]
+        return replace(group, completions=completions)
+
+    # What an algorithm learns from as it is
+
+    def _experience(self, models: Models, parts: Sequence[list[Group]], *, idle: bool) -> None:
+        """Write the columns of ``experience`` onto the completions of all parts, each of which is scored at once."""
+        batch = models.make_batch([group for part in parts for group in part], idle)
+        pieces = [models.make_batch(part, idle) for part in parts if part]
+        logps = _together(batch, [models.policy(piece) for piece in pieces])
+        anchor = models.anchor
+        anchors = None if anchor is None else _together(batch, [anchor(piece) for piece in pieces])
         columns = dict(self.algorithm.experience(batch, logps, anchors))
         if self.keep_logps:
             columns["old_logps"] = logps.logps
+        if anchors is not None:
+            columns[REFERENCE] = anchors.logps
         _attach(batch, columns)
-        self.metrics = {} if idle else self._metrics(batch, columns)
-        parts = iter(_split(filled, cuts))
-        done = iter([replace(micro, groups=[*next(parts), *some]) for micro, some in zip(real, riding, strict=True)])
-        stand_in = filled[:1]
-        return [replace(micro, groups=stand_in) if micro.idle else next(done) for micro in micros]
 
-    def rehearse(self, model: torch.nn.Module, groups: Sequence[Group]) -> None:
-        """Sample and judge some prompts, so that a reward that cannot be used shows before anything is written."""
-        completions = sample(model, self.tokenizer, groups, self.sampling, stream="rehearsal")
-        score_completions(self.rewards, groups, completions, self.tokenizer)
+    # What becomes pairs, labels or lists
 
-    def _sampled(self, model: torch.nn.Module, groups: Sequence[Group], stream: str) -> list[Group]:
-        completions = sample(model, self.tokenizer, groups, self.sampling, stream=stream)
-        self.tokens += sum(len(completion.ids) for some in completions for completion in some)
-        scores = score_completions(self.rewards, groups, completions, self.tokenizer)
-        return [
-            replace(group, completions=[self._scored(one, score) for one, score in zip(some, values, strict=True)])
-            for group, some, values in zip(groups, completions, scores, strict=True)
+    def _formed(self, models: Models, steps: Sequence[Step], own: dict[int, _Part]) -> list[Step]:
+        """Steps of the groups that all ranks formed for them, dealt out anew: a prompt may give none, or several."""
+        told = models.gather([self._made([own[id(micro)] for micro in step if id(micro) in own]) for step in steps])
+        return [self._dealt(models, step, [part[number] for part in told]) for number, step in enumerate(steps)]
+
+    def _made(self, parts: Sequence[_Part]) -> _Made:
+        assert self.forming is not None
+        made = _Made([], [], [])
+        for part in parts:
+            made.spare.append(part.stand_in)
+            if part.micro.idle:
+                continue
+            for place, group in zip(part.micro.micro.part, part.scored, strict=True):
+                groups = [] if group is None else self.forming.groups(group, part.stream)
+                self.cost.dropped += not groups
+                made.formed.append((place, groups))
+            sets = len(part.riding) // max(len(part.scored), 1)
+            made.riding.extend(
+                (number % sets, part.micro.micro.part[number // sets], group)
+                for number, group in enumerate(part.riding)
+            )
+        return made
+
+    def _dealt(self, models: Models, step: Step, made: Sequence[_Made]) -> Step:
+        """This rank's micro-batches of a step, once the algorithm's ``collate`` has seen all of it."""
+        assert self.forming is not None
+        formed = sorted((one for part in made for one in part.formed), key=lambda one: one[0])
+        riding = [one[2] for one in sorted((one for part in made for one in part.riding), key=lambda one: one[:2])]
+        groups = [group for _, some in formed for group in some]
+        least = self.algorithm.needs.least
+        if len({tuple(group.prompt_ids) for group in groups}) < least:  # a batch of one prompt is no batch either
+            spare = self.forming.anyway(next(group for part in made for group in part.spare))
+            stand_in = self.algorithm.collate([spare[number % len(spare)] for number in range(least)])[:1]
+            return [replace(micro, groups=stand_in, idle=True) for micro in step]
+        collated = self.algorithm.collate([*groups, *riding])
+        used = min(len(step), len(groups) // least)
+        sizes = [even(size, models.world) for size in even(len(groups), used)]
+        parts = spread([group.length for group in groups], sizes, "kept" if least > 1 else "even")
+        beside = spread([0] * len(riding), [even(size, models.world) for size in even(len(riding), used)], "kept")
+        rest = collated[len(groups) :]
+        own = [
+            [*(collated[place] for place in places[models.rank]), *(rest[place] for place in more[models.rank])]
+            for places, more in zip(parts, beside, strict=True)
         ]
-
-    def _scored(self, completion: Completion, score: float) -> Completion:
-        return replace(completion, score=score if completion.finished else score - self.missing_eos_penalty)
-
-    def _metrics(self, batch: Batch, columns: dict[str, Tensor]) -> dict[str, Tensor]:
-        finished = [completion.finished for group in batch.groups for completion in group.completions]
-        spread = batch.lists(batch.scores).std(-1)
-        return {
-            "reward": batch.scores,
-            "reward/std": spread,
-            "reward/same": (spread == 0).to(batch.scores.dtype),
-            "length": batch.lengths.to(batch.scores.dtype),
-            "finished": torch.tensor(finished, dtype=batch.scores.dtype),
-        }
+        return [_micro(micro, own[number] if number < used else [], collated[0]) for number, micro in enumerate(step)]
 
 
-def _split(groups: Sequence[Group], sizes: Sequence[int]) -> list[list[Group]]:
-    parts, start = [], 0
-    for size in sizes:
-        parts.append(list(groups[start : start + size]))
-        start += size
-    return parts
+@dataclass(frozen=True)
+class _Part:
+    """A micro-batch of this rank: its prompts with scored samples, rows that ride along, and what stands in for it."""
+
+    micro: MicroBatch
+    scored: list[Group | None]
+    riding: list[Group]
+    stream: str
+    stand_in: Group
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What one rank brings to a step: (place in the step, groups), (set, place, row that rides along), stand-ins."""
+
+    formed: list[tuple[int, list[Group]]]
+    riding: list[tuple[int, int, Group]]
+    spare: list[Group]
+
+
+def _finite(group: Group) -> Group:
+    """What stands in must not bring a NaN: the loss is multiplied by 0, and that does not take one away."""
+    return replace(group, completions=[replace(one, score=one.score or 0.0) for one in group.completions])
+
+
+def _micro(micro: MicroBatch, groups: list[Group], stand_in: Group) -> MicroBatch:
+    return replace(micro, groups=groups or [stand_in], idle=not groups)
+
+
+def _metrics(drawn: Sequence[tuple[Group, Verdict]], samples: int) -> dict[str, Tensor]:
+    """What to log of the samples of some prompts, one number a sample or a prompt."""
+    scores = [[score for score in found.samples if score is not None] for _, found in drawn]
+    own = [one for group, _ in drawn for one in group.completions[:samples]]
+    others = [one for group, _ in drawn for one in group.completions[samples:]]
+    spread = torch.tensor([torch.tensor(some).std() if len(some) > 1 else 0.0 for some in scores if some])
+    return {
+        "reward": torch.tensor([score for some in scores for score in some]),
+        "reward/std": spread,
+        "reward/same": (spread == 0).float(),
+        "length": torch.tensor([float(len(one.ids)) for one in own]),
+        "finished": torch.tensor([float(one.finished) for one in own]),
+        **({"opponent/finished": torch.tensor([float(one.finished) for one in others])} if others else {}),
+    }
+
+
+def _split(items: Sequence[T], sizes: Sequence[int]) -> list[list[T]]:
+    rest = iter(items)
+    return [list(islice(rest, size)) for size in sizes]
 
 
 def _together(batch: Batch, pieces: Sequence[Scores]) -> Scores:

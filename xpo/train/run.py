@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,12 @@ from transformers import PreTrainedTokenizerBase, set_seed
 
 from xpo.api.algorithm import Algorithm
 from xpo.compat import no_bars
-from xpo.errors import SettingError
 from xpo.evaluate import KL, Examiner, View
-from xpo.feedback.rewards import Reward, find_rewards
+from xpo.feedback.judges import RUBRIC
 from xpo.feedback.sampling import Sampling
+from xpo.feedback.verdicts import Feedback
 from xpo.models.critic import Critic
+from xpo.models.follower import FOLLOWER, Follower
 from xpo.models.load import (
     REFERENCE_ADAPTER,
     Policy,
@@ -28,14 +29,17 @@ from xpo.models.load import (
     load_tokenizer,
 )
 from xpo.models.reference import Reference, make_reference, start_of
-from xpo.plugins import Registry, load
+from xpo.models.value_model import make_critic
+from xpo.plugins import load
 from xpo.testbed.pool import model_path
 from xpo.train.advice import advice
 from xpo.train.card import write_card
 from xpo.train.comparisons import Comparisons
-from xpo.train.describe import cost_of, introduce, label, make_record, now
+from xpo.train.describe import cost_of, introduce, label, make_record, now, wasted
 from xpo.train.fitting import fit_batch
 from xpo.train.flags import from_keywords
+from xpo.train.judging import feedback_of, rollouts_of
+from xpo.train.looks import Looks
 from xpo.train.machine import PeakMemory, is_main
 from xpo.train.material import Material, gather
 from xpo.train.output import HISTORY, PLOT, RUN, claim
@@ -44,8 +48,7 @@ from xpo.train.preflight import check_checkpoint, check_vocabulary
 from xpo.train.progress import ShowProgress, say
 from xpo.train.record import RunRecord, write_history
 from xpo.train.remember import Write, known, remembering, written
-from xpo.train.rollouts import Rollouts
-from xpo.train.settings import EMBEDDED, ModelSettings, Settings
+from xpo.train.settings import ModelSettings, Settings
 from xpo.train.summary import print_summary
 from xpo.train.survey import survey
 from xpo.train.trainer import PreferenceTrainer
@@ -90,7 +93,6 @@ def execute(settings: Settings) -> RunRecord:
     config = _model_config(settings)
     tokenizer = settings.source("tokenizer") or load_tokenizer(config, settings.run.chat_template_path)
     material = gather(settings, algorithm, registry, tokenizer)
-    rewards = _rewards(settings, algorithm, registry, config, material)
     given = settings.objects.get("model_name_or_path")
     scalar = algorithm.model != "policy"
     policy = load_policy(config, scalar=scalar) if given is None else adapt(given, config, scalar=scalar)
@@ -102,21 +104,17 @@ def execute(settings: Settings) -> RunRecord:
     reference = None
     if algorithm.needs.reference:
         reference = make_reference(policy, config, settings.source("reference_model"))
+    start = None if scalar else _start(policy, reference, config, settings)
+    follower = Follower(policy, reference) if reference is not None and settings.moves_reference else None
+    reference = reference if follower is None else follower.reference
     reference, cache = remembering(reference, settings, algorithm.needs, label(settings))
-    start = None if scalar else _start(policy, reference, config)
-    introduce(settings, policy, reference, material)
+    feedback = feedback_of(settings, algorithm, registry, config, material, policy, tokenizer)
+    rollouts = rollouts_of(settings, algorithm, feedback, policy)
+    rollout, judge = settings.rollout, feedback.judge
+    critic = _critic(settings, algorithm, policy, feedback, config)
+    networks = [*(one.describe() for one in feedback.rewards), *([] if critic is None else [critic.about])]
+    introduce(settings, policy, reference, material, networks)
 
-    sampling = _sampling(settings, algorithm)
-    rollouts = None
-    if sampling is not None and settings.rollout is not None:
-        rollouts = Rollouts(
-            algorithm,
-            tokenizer,
-            rewards,
-            sampling,
-            missing_eos_penalty=settings.rollout.missing_eos_penalty or 0.0,
-            keep_logps=settings.rollout.num_iterations > 1,
-        )
     trainer = PreferenceTrainer(
         algorithm=algorithm,
         policy=policy,
@@ -127,11 +125,21 @@ def execute(settings: Settings) -> RunRecord:
         beside=material.beside,
         reference=reference,
         rollouts=rollouts,
-        iterations=1 if settings.rollout is None else settings.rollout.num_iterations,
+        iterations=1 if rollout is None else rollout.num_iterations,
+        window=1 if rollout is None else rollout.window,
+        rounds=1 if rollout is None else rollout.rounds,
+        follower=follower,
+        share=_share(settings),
+        follow_steps=settings.run.ref_model_sync_steps if settings.run.sync_ref_model else None,
         layout=settings.run.layout,
-        critic=Critic(policy.model) if algorithm.needs.values else None,
+        critic=critic,
         callbacks=[Write(cache)] if cache is not None else [],
     )
+    supply = trainer.supply
+    if rollout is not None and rollout.log_completions and supply is not None:
+        trainer.add_callback(
+            Looks(tokenizer, supply.last, rollout.log_completions_steps, rollout.num_completions_to_print)
+        )
     notes = [*known(cache, material.train), *trainer.notes, *_fitted(trainer, settings)]
     for line in notes:
         say(line)
@@ -140,9 +148,11 @@ def execute(settings: Settings) -> RunRecord:
     examiner = (
         Comparisons(algorithm, material.held_out, trainer.engine)
         if scalar
-        else _examiner(settings, trainer, tokenizer, material, rewards, sampling)
+        else _examiner(settings, trainer, tokenizer, material, feedback)
     )
     bare = trainer.accelerator.unwrap_model(trainer.model)
+    if judge is not None:
+        judge.bind(bare, tokenizer)
     before = examiner.look(bare) if is_main() else None
     if rollouts is not None and before is not None and not before.rewards:
         rollouts.rehearse(bare, material.train[:2])
@@ -156,10 +166,9 @@ def execute(settings: Settings) -> RunRecord:
     with ShowProgress.attach(trainer), written(cache) as problems:
         trainer.train(resume_from_checkpoint=resume)
     seconds = time.perf_counter() - started
-    for problem in problems:
-        say(problem)
-
     record.cost = cost_of(trainer, seconds, cache)
+    for line in [*problems, *([] if judge is None else judge.tally.lines()), *wasted(record.cost)]:
+        say(line)
     _save(trainer, tokenizer, output)
     if isinstance(examiner, Comparisons) and is_main():
         zero = examiner.zero(bare, material.held_out or material.train)
@@ -167,7 +176,7 @@ def execute(settings: Settings) -> RunRecord:
             zero.save(output)
     if before is not None:
         _conclude(record, trainer, examiner, before, bare, start, settings)
-        record.data["survey"] = survey(material.train, algorithm.data)
+        record.data["survey"] = survey(material.train, settings.kind)
         record.notes = advice(record, trainer.state.log_history, algorithm)
         record.cost = replace(
             record.cost, peak_memory_bytes=memory.host_bytes(), peak_gpu_memory_bytes=memory.gpu_bytes()
@@ -197,8 +206,12 @@ def _fitted(trainer: PreferenceTrainer, settings: Settings) -> list[str]:
 
 def _inputs(settings: Settings) -> list[str]:
     """Local models and data the run reads, which --overwrite must not remove."""
+    single = ("model_name_or_path", "dataset_name", "eval_dataset", "reference_model", "value_model", "judge_template")
+    judge = settings.source("judge")
     named = [
-        settings.source(name) for name in ("model_name_or_path", "dataset_name", "eval_dataset", "reference_model")
+        *(settings.source(name) for name in single),
+        *(settings.source("reward") or ()),
+        judge.removeprefix(RUBRIC) if isinstance(judge, str) else None,
     ]
     return [name for name in named if isinstance(name, str) and Path(name).exists()]
 
@@ -210,31 +223,25 @@ def _model_config(settings: Settings) -> ModelSettings:
     return settings.model
 
 
-def _rewards(
-    settings: Settings, algorithm: Algorithm[Any], registry: Registry, config: ModelSettings, material: Material
-) -> list[Reward]:
-    """What judges samples: the rewards asked for, else the known one of the embedded data."""
-    specs: Sequence[Any] | None = settings.source("reward")
-    if specs is not None and (callable(specs) or isinstance(specs, str)):
-        specs = [specs]
-    if not specs and material.embedded:
-        specs = [EMBEDDED]
-    if not specs and algorithm.needs.samples:
-        known = ", ".join(sorted(registry.rewards))
-        raise SettingError(
-            f"'{algorithm.name}' learns from the rewards of sampled completions; pass --reward: a name ({known}), "
-            "module:function, file.py:function, or a sequence-classification model"
-        )
-    weights = None if settings.rollout is None else settings.rollout.reward_weights
-    return find_rewards(specs or [], weights, registry.rewards, config)
-
-
-def _sampling(settings: Settings, algorithm: Algorithm[Any]) -> Sampling | None:
-    """How rollouts are sampled; None for algorithms that learn from data."""
-    if settings.rollout is None:
+def _critic(
+    settings: Settings,
+    algorithm: Algorithm[Any],
+    policy: Policy,
+    feedback: Feedback,
+    config: ModelSettings,
+) -> Critic | None:
+    if not algorithm.needs.values:
         return None
-    count = settings.rollout.num_generations or algorithm.needs.samples
-    return Sampling(count, settings.rollout.max_completion_length, settings.rollout.temperature, settings.training.seed)
+    # What judges the samples at the end says nothing of values that are learned from rewards in the data.
+    rewards = feedback.rewards if settings.rollout is not None else ()
+    return make_critic(policy, settings.run.value_model, rewards, config, feedback.tokenizer)
+
+
+def _share(settings: Settings) -> float:
+    """Share of the policy in a reference that follows it."""
+    rollout = settings.rollout
+    copied = rollout is not None and rollout.rounds > 1 and rollout.round_reference == "policy"
+    return 1.0 if copied and not settings.run.sync_ref_model else settings.run.ref_model_mixup_alpha
 
 
 def _examiner(
@@ -242,23 +249,31 @@ def _examiner(
     trainer: PreferenceTrainer,
     tokenizer: PreTrainedTokenizerBase,
     material: Material,
-    rewards: Sequence[Reward],
-    sampling: Sampling | None,
+    feedback: Feedback,
 ) -> Examiner:
     count = settings.run.eval_prompts
     if count is None:
         count = EMBEDDED_PROMPTS if material.embedded else PROMPTS
-    longest = EXAMINED_TOKENS if sampling is None else sampling.max_tokens
+    longest = EXAMINED_TOKENS if settings.rollout is None else settings.rollout.max_completion_length
     # Temperature 1 for every method: the distribution itself is compared, and the KL is about it.
     look = Sampling(1, longest, 1.0, settings.training.seed)
     return Examiner(
-        tokenizer, material.compared, material.prompts[:count], rewards, look, trainer.engine, told=material.told
+        tokenizer,
+        material.compared,
+        material.prompts[:count],
+        feedback.rewards,
+        look,
+        trainer.engine,
+        told=material.told,
+        judge=feedback.judge,
     )
 
 
-def _start(policy: Policy, reference: Reference | None, config: ModelSettings) -> Callable[[], Reference] | None:
+def _start(
+    policy: Policy, reference: Reference | None, config: ModelSettings, settings: Settings
+) -> Callable[[], Reference] | None:
     """How to get the policy as it was before training, to measure the KL against, at no memory while training."""
-    if reference is not None and reference.is_start:
+    if reference is not None and reference.is_start and not (settings.moves_reference and policy.adapter is None):
         return lambda: reference
     if policy.adapter is not None:
         start = start_of(policy)
@@ -272,8 +287,9 @@ def _save(trainer: PreferenceTrainer, tokenizer: PreTrainedTokenizerBase, output
     """Weights, or the adapter alone, and the tokenizer."""
     trainer.save_model(str(output))
     if is_main():
-        # The frozen copy of a continued adapter served as the reference; it is not part of the result.
-        shutil.rmtree(output / REFERENCE_ADAPTER, ignore_errors=True)
+        # A frozen adapter served as the reference; it is not part of the result.
+        for frozen in (REFERENCE_ADAPTER, FOLLOWER):
+            shutil.rmtree(output / frozen, ignore_errors=True)
         tokenizer.save_pretrained(output)
         (output / "training_args.bin").unlink(missing_ok=True)  # run.json says it, and unpickling runs code
 

@@ -13,11 +13,15 @@ import transformers
 from trl import ModelConfig
 
 from xpo.api.algorithm import Algorithm, Config, option
+from xpo.api.groups import Kind
 from xpo.api.mixture import JOINT, Imitation, Part, helped
 from xpo.plugins import Entry
 
 #: The embedded data set and its reward.
 EMBEDDED = "testbed"
+
+#: Kinds of data that can be made of samples -> samples of a prompt, where neither the user nor the method says.
+SAMPLES: Mapping[Kind, int] = {"pairs": 2, "labels": 2, "lists": 4}
 
 #: Training arguments for the embedded model on the embedded data.
 TESTBED: Mapping[str, Any] = {
@@ -46,6 +50,16 @@ class RunSettings:
     lists_to_pairs: Literal["best_worst", "all"] = option("best_worst", "pairs to make of scored lists")
     max_length: int | None = option(1024, "most tokens of prompt and completion; none for no limit")
     max_prompt_length: int | None = option(None, "most tokens of a prompt, cut from the left")
+    online: bool = option(
+        False,
+        "sample the completions of each prompt while training, and learn from what rewards or a judge say of them",
+    )
+    sync_ref_model: bool = option(False, "let the reference follow the policy while training")
+    ref_model_mixup_alpha: float = option(0.6, "share of the policy in the reference that follows it; 1 to copy it")
+    ref_model_sync_steps: int = option(512, "steps between two times that it follows")
+    value_model: str | None = option(
+        None, "model that values begin as, in place of the policy or of the reward model; a model of its own"
+    )
     forget_column: str | None = option(None, "column that says which rows to forget")
     retain_dataset: str | None = option(
         None, "rows to retain, where they are not in the data itself: all rows of the data are then to be forgotten"
@@ -72,18 +86,66 @@ class RunSettings:
 
 @dataclass
 class RolloutSettings:
-    """Sampling and feedback, for methods that learn from completions sampled while training."""
+    """Sampling and feedback, for methods that learn from completions sampled while training, and for ``--online``."""
 
     num_generations: int | None = option(None, "completions of every prompt; the method's own number if not given")
     max_completion_length: int = option(256, "most tokens to sample")
     temperature: float = option(1.0, "temperature of sampling and of the log-probabilities")
+    top_k: int | None = option(None, "sample from this many of the likeliest tokens, where a method allows it")
+    top_p: float = option(
+        1.0, "sample from the likeliest tokens of this probability together, where a method allows it"
+    )
+    use_vllm: bool = option(False, "sample with a vLLM server (`trl vllm-serve`) instead of transformers")
+    vllm_server_base_url: str | None = option(None, "its address, such as http://localhost:8000")
     reward: list[str] | None = field(
         default=None,
         metadata={"help": "rewards: a name (`xpo plugins`), module:function, file.py:function, or a reward model"},
     )
-    num_iterations: int = option(1, "updates made with every sample")
     reward_weights: list[float] | None = field(default=None, metadata={"help": "factor of each reward; 1 if not given"})
+    judge: str | None = option(
+        None,
+        "who prefers one completion to another: a name (`xpo plugins`), module:function, file.py:function, a "
+        "preference or reward model, a language model that is asked, openai:MODEL, or self: the policy; with rubric: "
+        "before one of the last three it grades each completion",
+    )
+    judge_url: str | None = option(None, "address of an OpenAI-compatible server, for --judge openai:MODEL")
+    judge_timeout: float = option(60.0, "seconds that one question to a server may take")
+    judge_retries: int = option(3, "further attempts at a question that failed")
+    judge_concurrency: int = option(8, "questions under way at a time")
+    judge_template: str | None = option(
+        None, "file with the question, which names {prompt}, {first} and {second}; of a rubric {prompt} and {answer}"
+    )
     missing_eos_penalty: float | None = option(None, "taken off the reward of a completion that did not end")
+    missing_eos_score: float | None = option(None, "given as the reward of a completion that did not end")
+    num_iterations: int = option(1, "updates made with every sample")
+    refresh_steps: int | None = option(
+        None, "steps whose prompts are sampled for at once, with the policy of the first; 1, or a round, if not given"
+    )
+    rounds: int = option(1, "parts of the run of which each begins with new samples and a new reference")
+    round_reference: Literal["policy", "mixed", "kept"] = option(
+        "policy", "reference of a new round: the policy as it is, mixed by --ref_model_mixup_alpha, or as it was"
+    )
+    online_pairs: Literal["best_worst", "all", "random"] = option(
+        "best_worst", "pairs to make of the samples of a prompt, for --online with methods that learn from pairs"
+    )
+    label_threshold: float | None = option(
+        None,
+        "score above which a sample is desirable, for --online with methods that learn from labels; the mean of "
+        "the samples of its prompt if not given",
+    )
+    log_completions: bool = option(False, "show samples while training, and write them to completions.jsonl")
+    log_completions_steps: int = option(10, "steps between two looks at samples")
+    num_completions_to_print: int = option(3, "prompts of such a look")
+
+    @property
+    def window(self) -> int | None:
+        """Steps that are sampled for at once; None for all of a round."""
+        return 1 if self.refresh_steps is None and self.rounds == 1 else self.refresh_steps
+
+    @property
+    def reuses(self) -> bool:
+        """Whether updates are made with samples of an earlier policy."""
+        return self.num_iterations > 1 or self.window != 1
 
 
 @dataclass
@@ -143,7 +205,7 @@ class Settings:
     Attributes:
         entry: the algorithm's class and the package it comes from.
         run: method, data and end of the run.
-        rollout: sampling and rewards; None for methods that learn from data.
+        rollout: sampling and feedback; None where what is learned from is all in the data.
         model: the model and its adapters.
         training: arguments of the training loop.
         algorithm: the method's own settings, an instance of its ``Config``.
@@ -176,6 +238,19 @@ class Settings:
             return self.objects[name]
         parts = (self.run, self.rollout, self.model, self.training, self.algorithm)
         return next((getattr(part, name) for part in parts if hasattr(part, name)), None)
+
+    @property
+    def kind(self) -> Kind:
+        """The kind of data that is read: prompts alone where completions are sampled."""
+        return self.entry.cls.data if self.rollout is None else "rollouts"
+
+    @property
+    def moves_reference(self) -> bool:
+        """Whether the reference changes while training."""
+        rollout = self.rollout
+        return self.run.sync_ref_model or (
+            rollout is not None and rollout.rounds > 1 and rollout.round_reference != "kept"
+        )
 
     @property
     def testbed_model(self) -> bool:

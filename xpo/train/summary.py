@@ -119,6 +119,7 @@ def cost(record: RunRecord) -> list[tuple[str, str]]:
         lines.append(("time", duration(spent.seconds)))
     measured = (
         ("tokens/s", spent.tokens_per_second, ""),
+        ("sampled tokens/s", None if spent.sampling is None else spent.sampling["tokens_per_second"], ""),
         ("peak memory", spent.peak_memory_bytes, "bytes"),
         ("peak GPU memory", spent.peak_gpu_memory_bytes, "bytes"),
     )

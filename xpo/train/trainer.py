@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from itertools import islice
+from functools import partial
+from itertools import groupby, islice
 from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any
@@ -22,21 +24,25 @@ from xpo.api.algorithm import Algorithm
 from xpo.api.batch import Batch, Scores
 from xpo.api.groups import Group
 from xpo.api.loss import Counts, counts, reduce
-from xpo.compat import EvalLoopOutput, checkpoint_activations
+from xpo.compat import EvalLoopOutput, checkpoint_activations, checkpoints
 from xpo.data.beside import Beside
 from xpo.data.order import MicroBatch, MicroStep, StepData, StepSampler
 from xpo.data.spread import Spread
 from xpo.errors import SettingError
 from xpo.models.critic import Critic
+from xpo.models.follower import Follower
 from xpo.models.guard import choose_engine
-from xpo.models.load import Policy
+from xpo.models.load import Policy, has_dropout
 from xpo.models.reference import Reference
-from xpo.models.scoring import score
+from xpo.models.scoring import innermost, score
 from xpo.train.diagnostics import Diagnostics
-from xpo.train.rollouts import Rollouts
+from xpo.train.rollouts import REFERENCE, Models, Rollouts, SamplingCost
+from xpo.train.supply import Supply
 
 #: In every checkpoint: which algorithm made it, and the running state it keeps.
 STATE = "algorithm.json"
+#: The same of every process: samples that are yet to be used.
+SAMPLED = "sampled-{rank}.json"
 
 
 class StepLoader(DataLoader[MicroBatch]):
@@ -49,8 +55,26 @@ class StepLoader(DataLoader[MicroBatch]):
         self.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]  # a StepSampler
 
 
-def _data(groups: Sequence[Group], beside: Sequence[Sequence[Group]], algorithm: Algorithm[Any], args: Any) -> StepData:
-    return StepData(groups, algorithm.collate, [Beside(rows, args.seed) for rows in beside])
+class _Passing(TrainerCallback):  # type: ignore[misc]  # transformers is not followed by mypy
+    """Lets a step that learns nothing pass: an optimiser moves weights by momentum even where the gradient is 0."""
+
+    def __init__(self, trainer: PreferenceTrainer) -> None:
+        self.trainer = trainer
+
+    def on_pre_optimizer_step(self, *arguments: object, **keywords: object) -> None:
+        if self.trainer.empty:
+            self.trainer.forget_gradients()
+
+
+class _Following(TrainerCallback):  # type: ignore[misc]  # as above
+    """Moves the reference every some steps."""
+
+    def __init__(self, follower: Follower, share: float, steps: int) -> None:
+        self.follower, self.share, self.steps = follower, share, steps
+
+    def on_step_end(self, args: object, state: Any, *arguments: object, **keywords: object) -> None:
+        if state.global_step % self.steps == 0:
+            self.follower.move(self.share)
 
 
 class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers is not followed by mypy
@@ -75,6 +99,11 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers is not f
         reference: Reference | None = None,
         rollouts: Rollouts | None = None,
         iterations: int = 1,
+        window: int | None = 1,
+        rounds: int = 1,
+        follower: Follower | None = None,
+        share: float = 1.0,
+        follow_steps: int | None = None,
         layout: str = "tree",
         critic: Critic | None = None,
         callbacks: Sequence[TrainerCallback] = (),
@@ -83,24 +112,33 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers is not f
         self.adapters = policy.adapter is not None
         self.vocabulary = algorithm.needs.vocabulary
         self.rollouts = rollouts
-        self.iterations = iterations
+        self.iterations, self.window, self.rounds = iterations, window, rounds
+        self.follower, self.share = follower, share
         self.layout = layout
         self.held_out = held_out
         self.temperature = rollouts.sampling.temperature if rollouts else 1.0
         self.tokens = 0
         self.control: TrainerControl
         self._meter = Diagnostics()
-        self._filled: dict[tuple[int, int], list[MicroBatch]] = {}
+        #: Whether the step has nothing to learn from.
+        self.empty = False
+        #: What the policy has said already about the micro-batch that comes.
+        self._scored: Scores | None = None
+        self._excess: list[torch.Tensor] = []
         output = Path(args.output_dir)
         missing = [folder for folder in (output, *output.parents) if not folder.exists()]
         super().__init__(
             model=policy.model,
             args=args,
-            train_dataset=_data(train, beside[0], algorithm, args),
-            eval_dataset=_data(held_out, beside[1], algorithm, args) if held_out else None,
+            train_dataset=self._data(train, beside[0], args),
+            eval_dataset=self._data(held_out, beside[1], args) if held_out else None,
             processing_class=tokenizer,
-            callbacks=list(callbacks),
+            callbacks=[*callbacks, _Passing(self)],
         )
+        if follower is not None and follow_steps is not None:
+            self.add_callback(_Following(follower, share, follow_steps))
+        #: What is sampled for the steps to come; None where the data has it all.
+        self.supply = None if rollouts is None else self._supply()
         for folder in missing if args.should_save else ():
             # It was made a moment ago, and must not be there unless the run begins.
             with suppress(OSError):
@@ -113,11 +151,18 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers is not f
         first = [*self.train_dataset[next(iter(sampler))[0]].groups, max(train, key=attrgetter("length"))]
         #: How completions are computed, and what there is to say about it.
         self.engine, self.notes = choose_engine(policy.model, first, layout, args.device)
+        if critic is not None:
+            self.notes += critic.choose_engine(first, layout)
         self.reference = None if reference is None else reference.to(args.device).computed(self.engine, first, layout)
         if held_out and args.eval_strategy != "no":  # what is wrong with it must not come up after hours of training
             self.sampler(self.eval_dataset, args.per_device_eval_batch_size, train=False)
 
     # Data
+
+    def _data(self, groups: Sequence[Group], beside: Sequence[Sequence[Group]], args: Any) -> StepData:
+        # What is formed of samples is collated when it is there.
+        forms = self.rollouts is not None and self.rollouts.forming is not None
+        return StepData(groups, list if forms else self.algorithm.collate, [Beside(rows, args.seed) for rows in beside])
 
     def get_train_dataloader(self) -> StepLoader:
         return self._loader(self.train_dataset, self.args.per_device_train_batch_size, train=True)
@@ -145,6 +190,7 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers is not f
             spread=spread,
             least=least,
             repeat=self.iterations if train else 1,
+            window=self._window(len(data.groups)) if train and self.iterations > 1 else 1,
             flag=f"--per_device_{'train' if train else 'eval'}_batch_size",
         )
 
@@ -153,45 +199,109 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers is not f
     ) -> tuple[list[Batch], Counts]:
         if self.critic is not None:
             self.critic.zero_grad(set_to_none=True)
-        micros = list(islice(epoch_iterator, num_batches))
-        if self.rollouts is not None and micros:
-            micros = self._rolled(micros)
+        if self.supply is None:
+            micros = list(islice(epoch_iterator, num_batches))
+        else:
+            self.supply.spent = self.supply.spent or self._overshot()
+            micros = self.supply.next(epoch_iterator, num_batches, self.state.global_step, self.state.max_steps)
         batches = [self._batch(micro.groups, micro.idle) for micro in micros]
-        return batches, self._totals(batches)
+        totals = self._totals(batches)
+        self.empty = not any(totals.values())
+        return batches, totals
 
-    def _rolled(self, micros: list[MicroBatch]) -> list[MicroBatch]:
-        """Fresh completions for a step, or those of the step it repeats."""
-        assert self.rollouts is not None
-        key = (micros[0].micro.epoch, micros[0].micro.step)
-        if key not in self._filled:
-            started = time.perf_counter()
-            self._filled = {key: self._fill(micros, stream=f"train/{key[0]}/{key[1]}")}
-            self.rollouts.seconds += time.perf_counter() - started
-            self._meter.add(self.rollouts.metrics)
-        return self._filled[key]
+    def forget_gradients(self) -> None:
+        """Leave everything that is trained without a gradient, so that the optimiser passes it over."""
+        self.model.zero_grad(set_to_none=True)
+        if self.critic is not None:
+            self.critic.zero_grad(set_to_none=True)
 
-    def _fill(self, micros: Sequence[MicroBatch], stream: str) -> list[MicroBatch]:
+    def _supply(self) -> Supply:
+        return Supply(
+            partial(self._filled, stream="train"),
+            window=self.window,
+            repeat=self.iterations,
+            rounds=self.rounds,
+            begin=self._begin_round,
+        )
+
+    def _window(self, rows: int) -> int:
+        """Steps of the data in a window of steps that are repeated."""
+        if self.window is not None:
+            return self.window
+        args = self.args
+        a_pass = -(-rows // (args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size))
+        steps: float = args.max_steps / self.iterations if args.max_steps > 0 else args.num_train_epochs * a_pass
+        return max(1, math.ceil(steps / self.rounds))
+
+    def _begin_round(self) -> None:
+        if self.follower is not None:
+            self.follower.move(self.share)
+
+    def _overshot(self) -> bool:
+        """Whether the last step went further from the policy that sampled than the algorithm wants."""
+        if not self._excess:  # the same on all ranks: an algorithm says it of every batch, or of none
+            return False
+        items, self._excess = torch.cat(self._excess), []
+        total = self._sum_over_ranks(torch.stack([items.sum(), items.new_tensor(float(items.numel()))]))
+        return bool(total[0] > 0)
+
+    def _filled(self, steps: Sequence[Sequence[MicroBatch]], stream: str) -> list[list[MicroBatch]]:
+        """Steps with sampled completions. What it costs and shows is counted as training, unless that is put aside."""
         assert self.rollouts is not None
         bare = self.accelerator.unwrap_model(self.model)
         reference = self.reference
 
+        at_once = torch.is_grad_enabled() and self._at_once and len(steps) == 1 and len(steps[0]) == 1
+
         def policy(batch: Batch) -> Scores:
+            if at_once:  # the loss will ask the same of the same weights
+                self._scored = self._score(bare, batch)
+                return self._scored.detach()
             with torch.no_grad():
                 return self._score(bare, batch)
 
         def anchor(batch: Batch) -> Scores:
-            assert reference is not None
-            with self.accelerator.autocast():
-                return reference.score(batch, self.temperature, self.algorithm.needs.reference_vocabulary)
+            found = self._anchor(batch)
+            assert found is not None
+            return found
 
+        models = Models(
+            bare,
+            reference,
+            policy,
+            None if reference is None else anchor,
+            self._batch,
+            lambda mine: gather_object([mine]) if self.args.world_size > 1 else [mine],
+            self.args.world_size,
+            self.args.process_index,
+        )
         training = bare.training
         bare.eval()
+        started = time.perf_counter()
         try:
-            return self.rollouts.fill(
-                bare, micros, self._batch, policy, None if reference is None else anchor, stream=stream
-            )
+            return self.rollouts.fill(models, [list(step) for step in steps], stream)
         finally:
             bare.train(training)
+            self.rollouts.cost.seconds += time.perf_counter() - started
+            self._meter.add(self.rollouts.metrics)
+
+    @property
+    def _at_once(self) -> bool:
+        """Whether the scores of the policy that samples can be those that are learned from.
+
+        Then every sample is used once, at once, in one micro-batch and one process, by a forward that does not depend
+        on whether the model is training.
+        """
+        assert self.rollouts is not None
+        return (
+            self.rollouts.forming is None
+            and self.iterations == 1
+            and self.window == 1
+            and self.args.world_size == 1
+            and not self.train_dataset.beside
+            and not checkpoints(innermost(self.model))
+            and not has_dropout(self.model)
+        )
 
     def _batch(self, groups: Sequence[Group], idle: bool) -> Batch:
         return Batch.of(groups, device=self.args.device, reduce=self._sum_over_ranks, idle=idle)
@@ -260,13 +370,12 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers is not f
         return value * float(self.args.world_size)
 
     def _loss(self, model: torch.nn.Module, batch: Batch, totals: Counts, part: float) -> torch.Tensor:
-        policy = self._score(model, batch)
-        reference = None
-        if self.reference is not None:
-            with self.accelerator.autocast():
-                reference = self.reference.score(batch, self.temperature, self.algorithm.needs.reference_vocabulary)
+        policy, self._scored = self._scored or self._score(model, batch), None
+        reference = self._anchor(batch)
         self._meter.watch(batch, policy, reference, self.algorithm.data)
         loss = self.algorithm.loss(batch, policy, reference)
+        if loss.excess is not None and torch.is_grad_enabled():
+            self._excess.append(loss.excess.detach()[: 0 if batch.idle else None])
         value, shares = reduce(loss, batch, totals)
         if not batch.idle:
             self._meter.add_loss(loss)
@@ -274,6 +383,16 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers is not f
             for name, share in shares.items():
                 self._meter.add_share(f"loss/{name}", share, part / self.args.world_size)
         return value
+
+    def _anchor(self, batch: Batch) -> Scores | None:
+        """What the reference says; of what it was asked about when it was sampled, what it said then."""
+        vocabulary = self.algorithm.needs.reference_vocabulary
+        if self.reference is None:
+            return None
+        if REFERENCE in batch.columns and not vocabulary:
+            return Scores(batch.columns[REFERENCE], batch.mask)
+        with self.accelerator.autocast():
+            return self.reference.score(batch, self.temperature, vocabulary)
 
     def _score(self, model: torch.nn.Module, batch: Batch) -> Scores:
         # What follows the model's own forward must be computed in the same precision as the inside of it.
@@ -345,9 +464,12 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers is not f
         model.eval()
         micros: list[MicroBatch] = list(dataloader)
         if self.rollouts is not None:
+            steps = [list(step) for _, step in groupby(micros, key=lambda one: one.micro.step)]
+            cost, self.rollouts.cost = self.rollouts.cost, SamplingCost()
             with torch.no_grad():  # which also tells running state that nothing is learned here
-                micros = self._fill(micros, stream=metric_key_prefix)  # the same random numbers at every evaluation
-            window.add(self.rollouts.metrics)
+                filled = self._filled(steps, stream=metric_key_prefix)  # the same random numbers at every evaluation
+            self.rollouts.cost = cost  # of training alone
+            micros = [micro for step in filled for micro in step]
         batches = [self._batch(micro.groups, micro.idle) for micro in micros]
         totals = self._totals(batches)
         value = torch.zeros((), device=self.args.device)
@@ -366,6 +488,22 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers is not f
         """Tokens of prompts and completions trained on so far. Every rank must call it."""
         return sum(gather_object([self.tokens]) if self.args.world_size > 1 else [self.tokens])
 
+    def sampling_of_all_ranks(self) -> dict[str, float] | None:
+        """What sampling took; None where nothing is sampled. Every rank must call it."""
+        if self.rollouts is None:
+            return None
+        costs = gather_object([self.rollouts.cost]) if self.args.world_size > 1 else [self.rollouts.cost]
+        seconds = max(cost.sampling_seconds for cost in costs)
+        tokens = sum(cost.tokens for cost in costs)
+        return {
+            "prompts": sum(cost.prompts for cost in costs),
+            "dropped": sum(cost.dropped for cost in costs),
+            "tokens": tokens,
+            "seconds": seconds,
+            "tokens_per_second": tokens / seconds if seconds else 0.0,
+            "judging_seconds": max(cost.seconds - cost.sampling_seconds for cost in costs),
+        }
+
     # Logs and checkpoints
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -381,6 +519,12 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers is not f
                 json.dump({"algorithm": self.algorithm.name, "state": self.algorithm.state_dict()}, file)
             if self.critic is not None:
                 self.critic.save(folder)
+            if self.follower is not None:
+                self.follower.save(folder)
+        if self.supply is not None:
+            folder = os.path.join(self._get_output_dir(trial), f"checkpoint-{self.state.global_step}")
+            os.makedirs(folder, exist_ok=True)
+            self.supply.save(Path(folder) / SAMPLED.format(rank=self.args.process_index))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
@@ -390,6 +534,11 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers is not f
                 self.algorithm.load_state_dict(json.load(file)["state"])
         if self.critic is not None:
             self.critic.load(resume_from_checkpoint)
+        if self.follower is not None:
+            self.follower.load(resume_from_checkpoint)
+        sampled = Path(resume_from_checkpoint) / SAMPLED.format(rank=self.args.process_index)
+        if self.supply is not None and sampled.exists():
+            self.supply.load(sampled)
 
 
 @contextmanager

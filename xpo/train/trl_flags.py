@@ -34,6 +34,12 @@ ALIASES: Mapping[str, str] = {
     "torch_dtype": "dtype",
     "reward_funcs": "reward",
     "num_ppo_epochs": "num_iterations",
+    "num_mini_batches": "refresh_steps",
+    "response_length": "max_completion_length",
+    "max_new_tokens": "max_completion_length",
+    "judge_model": "judge",
+    "value_model_path": "value_model",
+    "critic_model_name_or_path": "value_model",
     "reward_model_name_or_path": "reward",
     "overwrite_output_dir": "overwrite",
     "evaluation_strategy": "eval_strategy",
@@ -44,7 +50,6 @@ ALIASES: Mapping[str, str] = {
 }
 
 _METHOD = "it belongs to one method; choose the method with --algo (`xpo algos` lists them and their settings)"
-_REFERENCE = "the reference of a run is frozen; a method that moves it brings a setting of its own (`xpo algos`)"
 _SAMPLING = (
     "samples are drawn from the model's whole distribution, because the loss weighs them by it; "
     "only --temperature and --max_completion_length shape them"
@@ -52,7 +57,7 @@ _SAMPLING = (
 _BACKEND = "completions are sampled with the model that is being trained, by transformers; leave the flag out"
 _STEP = (
     "the completions of one optimiser step are sampled together: set --per_device_train_batch_size and "
-    "--gradient_accumulation_steps"
+    "--gradient_accumulation_steps; or --refresh_steps to sample for several steps at once"
 )
 _SHOWN = "completions are shown at the end of a run: set --sample_completions"
 _PADDING = "padding never counts in xpo, so there is nothing to set; leave the flag out"
@@ -90,9 +95,6 @@ FOREIGN: Mapping[str, Foreign] = {
     "force_use_ref_model": Foreign("give the other model as --reference_model", (False,)),
     "reference_free": Foreign(_METHOD, (False,)),
     "activation_offloading": Foreign("set --activation_checkpointing to save memory", (False,)),
-    "sync_ref_model": Foreign(_REFERENCE, (False,)),
-    "ref_model_mixup_alpha": Foreign(_REFERENCE, (0.6,)),
-    "ref_model_sync_steps": Foreign(_REFERENCE, (512,)),
     "model_adapter_name": Foreign("give the adapter's directory as --model"),
     "ref_adapter_name": Foreign("when --model is an adapter, the reference is that adapter, frozen"),
     "generate_during_eval": Foreign(_SHOWN, (False,)),
@@ -119,8 +121,6 @@ FOREIGN: Mapping[str, Foreign] = {
         "a completion that was cut off counts as it is; --missing_eos_penalty takes something off its reward", (False,)
     ),
     # Sampling.
-    "top_p": Foreign(_SAMPLING, (1, 1.0)),
-    "top_k": Foreign(_SAMPLING, (0, None)),
     "min_p": Foreign(_SAMPLING, (None, 0, 0.0)),
     "repetition_penalty": Foreign(_SAMPLING, (1, 1.0)),
     "generation_kwargs": Foreign(_SAMPLING, (None, {})),
@@ -133,12 +133,10 @@ FOREIGN: Mapping[str, Foreign] = {
     "use_transformers_continuous_batching": Foreign(_BACKEND, (False,)),
     "transformers_continuous_batching_config": Foreign(_BACKEND, (None,)),
     "use_transformers_paged": Foreign(_BACKEND, (False,)),
-    "use_vllm": Foreign(_BACKEND, (False,)),
-    "vllm_mode": Foreign(_BACKEND, ("colocate",)),
+    "vllm_mode": Foreign("vLLM runs as a server of its own: trl vllm-serve, and --use_vllm here", ("server",)),
     "vllm_model_impl": Foreign(_BACKEND, ("vllm",)),
     "vllm_enable_sleep_mode": Foreign(_BACKEND, (False,)),
     "vllm_structured_outputs_regex": Foreign(_BACKEND, (None,)),
-    "vllm_server_base_url": Foreign(_BACKEND, (None,)),
     "vllm_server_host": Foreign(_BACKEND, ("0.0.0.0",)),
     "vllm_server_port": Foreign(_BACKEND, (8000,)),
     "vllm_server_timeout": Foreign(_BACKEND, (240, 240.0)),
@@ -146,9 +144,7 @@ FOREIGN: Mapping[str, Foreign] = {
     "vllm_gpu_memory_utilization": Foreign(_BACKEND, (0.3,)),
     "vllm_max_model_length": Foreign(_BACKEND, (None,)),
     "vllm_tensor_parallel_size": Foreign(_BACKEND, (1,)),
-    "log_completions": Foreign(_SHOWN, (False,)),
     "log_unique_prompts": Foreign(_SHOWN, (False,)),
-    "num_completions_to_print": Foreign(_SHOWN, (None,)),
     "log_multimodal": Foreign("the data is text", (True,)),
 }
 

@@ -9,7 +9,7 @@ from typing import Any, get_type_hints
 from xpo.api.algorithm import Algorithm
 from xpo.errors import PluginError, SettingError, did_you_mean
 from xpo.plugins import Registry
-from xpo.train.settings import ModelSettings, RolloutSettings, RunSettings, TrainingArguments
+from xpo.train.settings import SAMPLES, ModelSettings, RolloutSettings, RunSettings, TrainingArguments
 from xpo.train.sources import Given
 from xpo.train.trl_flags import ALIASES, FOREIGN, REFUSED
 from xpo.train.values import convert, members, plain, same
@@ -53,9 +53,11 @@ class Vocabulary:
         PluginError: the algorithm's own settings cannot be told from those of every run.
     """
 
-    def __init__(self, algorithm: type[Algorithm[Any]], registry: Registry) -> None:
+    def __init__(self, algorithm: type[Algorithm[Any]], registry: Registry, online: bool = False) -> None:
         self.algorithm = algorithm
         self.registry = registry
+        #: Whether completions are sampled while training.
+        self.samples = online or algorithm.data == "rollouts"
         common = {name: slot for section, cls in SECTIONS.items() for name, slot in slots_of(section, cls).items()}
         try:
             own = slots_of("algorithm", algorithm.Config)
@@ -68,11 +70,6 @@ class Vocabulary:
                     f"rename the field of {algorithm.Config.__name__}"
                 )
         self.slots = {**common, **own}
-
-    @property
-    def samples(self) -> bool:
-        """Whether completions are sampled while training."""
-        return self.algorithm.data == "rollouts"
 
     def section(self, name: str) -> dict[str, Slot]:
         """The settings of one section."""
@@ -99,10 +96,13 @@ class Vocabulary:
             return None
         slot = self.slots[name]
         if slot.section == "rollout" and not self.samples:
+            if slot.default is False and read_value(given, slot.hint) is False:
+                return None  # that is how it is
             others = ", ".join(key for key, cls in self._listed() if cls.data == "rollouts") or "none is installed"
+            formed = f", of samples with {given.spell('online')}" if self.algorithm.data in SAMPLES else ""
             raise SettingError(
                 f"{given.label} is for methods that sample completions while training ({others}); "
-                f"{self.algorithm.name} learns from {self.algorithm.data}"
+                f"{self.algorithm.name} learns from {self.algorithm.data}{formed}"
             )
         value = read_value(given, slot.hint)
         choices = slot.field.metadata.get("choices")

@@ -18,6 +18,7 @@ from xpo.data.spread import Spread
 from xpo.feedback.sampling import Sampling
 from xpo.models.layout import Arrange, pack
 from xpo.train.material import Material
+from xpo.train.online import Forming, forming_of
 from xpo.train.settings import Settings
 
 #: Micro-batches among which the heaviest are looked for, and steps that are laid out to count positions.
@@ -55,7 +56,9 @@ class Workload:
         self.args = settings.training
         self.least = algorithm.needs.least
         self.iterations = 1 if settings.rollout is None else settings.rollout.num_iterations
-        train = material.train if sampling is None else [answered(group, sampling) for group in material.train]
+        train = [one for group in material.train for one in expected(group, sampling, forming_of(settings))]
+        #: Groups that come of a row: of labels, one for every sample.
+        self.groups_a_row = len(train) // len(material.train)
         beside = [Beside(rows, self.args.seed) for rows in material.beside[0]]
         self.data = StepData(train, algorithm.collate, beside)
         self.longest = max(train, key=attrgetter("length"))
@@ -129,7 +132,7 @@ class Workload:
         spread: Spread = "kept" if self.least > 1 else "even" if layout == "tree" else "alike"
         return StepSampler(
             self.data.groups,
-            per_device=size,
+            per_device=size * self.groups_a_row,
             accumulation=accumulation,
             world=args.world_size,
             rank=args.process_index,
@@ -164,6 +167,14 @@ def extent(groups: Sequence[Group], layout: str, reach: float) -> tuple[int, int
     sizes = list(trees.values())
     rows = pack(sizes, reach) if sizes else []
     return len(rows), max((sum(sizes[index] for index in row) for row in rows), default=0)
+
+
+def expected(group: Group, sampling: Sampling | None, forming: Forming | None) -> list[Group]:
+    """What is trained on for a row of the data: the row, or what will be sampled for it at most."""
+    if sampling is None:
+        return [group]
+    whole = answered(group, sampling)
+    return [whole] if forming is None else forming.anyway(whole)
 
 
 def answered(group: Group, sampling: Sampling) -> Group:

@@ -1,0 +1,87 @@
+"""What a run says of samples, and how it comes by them: rewards or a judge, and rollouts, from settings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from xpo.api.algorithm import Algorithm
+from xpo.feedback.judges import Judge, JudgeOptions, find_judge
+from xpo.feedback.rewards import Reward, find_rewards
+from xpo.feedback.sampling import end_tokens
+from xpo.feedback.verdicts import Feedback
+from xpo.feedback.vllm import Server
+from xpo.models.load import Policy
+from xpo.plugins import Registry
+from xpo.train.material import Material
+from xpo.train.online import forming_of, sampling_of
+from xpo.train.rollouts import Rollouts
+from xpo.train.settings import EMBEDDED, ModelSettings, Settings
+
+
+def feedback_of(
+    settings: Settings,
+    algorithm: Algorithm[Any],
+    registry: Registry,
+    config: ModelSettings,
+    material: Material,
+    policy: Policy,
+    tokenizer: PreTrainedTokenizerBase,
+) -> Feedback:
+    """The rewards of a run, or its judge, and how they are read; neither where nobody judges what it samples."""
+    rollout = settings.rollout
+    return Feedback(
+        tokenizer,
+        _rewards(settings, registry, config, material, policy),
+        _judge(settings, registry, config, policy),
+        algorithm.needs.wins,
+        missing_eos_penalty=(None if rollout is None else rollout.missing_eos_penalty) or 0.0,
+        missing_eos_score=None if rollout is None else rollout.missing_eos_score,
+    )
+
+
+def rollouts_of(settings: Settings, algorithm: Algorithm[Any], feedback: Feedback, policy: Policy) -> Rollouts | None:
+    """What samples while training; None where the data has all there is to learn from."""
+    rollout, sampling = settings.rollout, sampling_of(settings)
+    if rollout is None or sampling is None:
+        return None
+    url = rollout.vllm_server_base_url
+    return Rollouts(
+        algorithm,
+        feedback,
+        sampling,
+        forming=forming_of(settings),
+        keep_logps=rollout.reuses,
+        server=None if url is None else Server(url, end_tokens(policy.model, feedback.tokenizer)),
+    )
+
+
+def _rewards(
+    settings: Settings, registry: Registry, config: ModelSettings, material: Material, policy: Policy
+) -> list[Reward]:
+    """What judges samples: the rewards asked for, else the known one of the embedded data, unless there is a judge."""
+    specs: Sequence[Any] | None = settings.source("reward")
+    if specs is not None and (callable(specs) or isinstance(specs, str)):
+        specs = [specs]
+    if not specs and material.embedded and (settings.rollout is None or settings.source("judge") is None):
+        specs = [EMBEDDED]
+    weights = None if settings.rollout is None else settings.rollout.reward_weights
+    return find_rewards(specs or [], weights, registry.rewards, config, policy=policy)
+
+
+def _judge(settings: Settings, registry: Registry, config: ModelSettings, policy: Policy) -> Judge | None:
+    """Who compares samples, if somebody does."""
+    rollout, spec = settings.rollout, settings.source("judge")
+    if rollout is None or spec is None:
+        return None
+    options = JudgeOptions(
+        rollout.judge_url,
+        rollout.judge_timeout,
+        rollout.judge_retries,
+        rollout.judge_concurrency,
+        rollout.judge_template,
+        seed=settings.training.seed,
+    )
+    return find_judge(spec, registry.judges, config, options, policy)
