@@ -23,7 +23,7 @@ FLOORS = (
     {"models"},
     {"feedback"},
     {"train", "evaluate"},
-    {"bench", "testing"},
+    {"bench", "label", "testing"},
     {"cli"},
     {"__main__"},
 )

@@ -17,6 +17,8 @@ from scripts.docs import generate
 from tests.conftest import ROOT, MakePackage
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+#: Pages whose commands are run too.
+PAGES = ("docs/online.md",)
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 UNTESTED = re.compile(r"# not run in tests: \S+")
 INSTALL = re.compile(r"pip install -c constraints\.txt (\.|-e '\.\[test\]')")
@@ -28,7 +30,8 @@ def blocks(language: str) -> list[str]:
 
 def commands() -> Iterator[str]:
     """Every command line of the bash blocks that is to be run, without line continuations."""
-    for body in blocks("bash"):
+    pages = "".join((ROOT / page).read_text(encoding="utf-8") for page in PAGES)
+    for body in [*blocks("bash"), *(body for found, body in FENCE.findall(pages) if found == "bash")]:
         if not UNTESTED.match(body):
             yield from (line for line in body.replace("\\\n", " ").splitlines() if line.strip())
 

@@ -40,7 +40,9 @@ def test_steps(tmp_path: Path, name: str) -> None:
     logged = {key for entry in run.trainer.state.log_history if "loss" in entry for key in entry}
     told = {key for key in logged - known if not key.startswith(("loss/", "diagnostics/"))}
     sampled = {"reward", "reward/std", "reward/same", "length", "finished", "opponent/finished"}
-    assert told <= (sampled if OWN[name].data == "rollouts" else set()), "logged, but not explained in Algorithm.metrics"
+    assert told <= (sampled if OWN[name].data == "rollouts" else set()), (
+        "logged, but not explained in Algorithm.metrics"
+    )
 
 
 def test_every_method_is_held_against_its_equation() -> None:

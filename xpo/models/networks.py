@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftConfig, PeftModel
-from peft.utils import load_peft_weights
+from peft import PeftConfig, PeftModel, load_peft_weights
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerBase
 from trl import ModelConfig
 

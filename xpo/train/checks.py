@@ -290,7 +290,13 @@ def _sampling(settings: Settings, by: Mapping[str, Given]) -> None:
             )
         if rollout.vllm_server_base_url is None:
             raise SettingError(
-                f"{_label('use_vllm', by)} needs a server: start `trl vllm-serve --model ...` and give its address as "
-                "--vllm_server_base_url http://localhost:8000"
+                f"{_label('use_vllm', by)} needs a server: start `VLLM_SERVER_DEV_MODE=1 vllm serve MODEL "
+                '--weight-transfer-config \'{"backend": "nccl"}\'` and give its address as --vllm_server_base_url '
+                "http://localhost:8000"
+            )
+        if settings.training.fsdp or settings.training.deepspeed:
+            raise SettingError(
+                f"{_label('use_vllm', by)}: the server is sent whole weights, and --fsdp and --deepspeed spread them "
+                "over processes; leave one of them out"
             )
         check_vllm()

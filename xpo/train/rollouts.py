@@ -16,6 +16,7 @@ from xpo.api.batch import Batch, Scores
 from xpo.api.groups import Completion, Group
 from xpo.data.order import MicroBatch
 from xpo.data.spread import even, spread
+from xpo.errors import FeedbackError
 from xpo.feedback.sampling import Mixture, Sampling, sample
 from xpo.feedback.verdicts import Feedback, Verdict
 from xpo.feedback.vllm import Server
@@ -131,7 +132,13 @@ class Rollouts:
     def rehearse(self, model: torch.nn.Module, groups: Sequence[Group]) -> None:
         """Sample and judge some prompts, so that feedback that cannot be had shows before anything is written."""
         samples = sample(model, self.feedback.tokenizer, groups, self.sampling, stream="rehearsal")
-        self.feedback.verdicts(groups, samples)
+        verdicts = self.feedback.verdicts(groups, samples)
+        judge = self.feedback.judge
+        if judge is not None and judge.tally.asked and all(score is None for one in verdicts for score in one.samples):
+            reasons = ", ".join(f"{count} {reason}" for reason, count in judge.tally.failed.most_common())
+            raise FeedbackError(
+                f"judge '{judge.name}' came to no verdict on any of {judge.tally.asked} questions: {reasons}"
+            )
 
     def _drawn(self, models: Models, groups: Sequence[Group], streams: Sequence[str]) -> list[tuple[Group, Verdict]]:
         """Each prompt with its samples, and the completions of an opponent behind them; and what is said of them."""

@@ -17,6 +17,7 @@ from xpo.compat import no_bars
 from xpo.evaluate import KL, Examiner, View
 from xpo.feedback.judges import RUBRIC
 from xpo.feedback.sampling import Sampling
+from xpo.feedback.value_model import make_critic
 from xpo.feedback.verdicts import Feedback
 from xpo.models.critic import Critic
 from xpo.models.follower import FOLLOWER, Follower
@@ -29,7 +30,6 @@ from xpo.models.load import (
     load_tokenizer,
 )
 from xpo.models.reference import Reference, make_reference, start_of
-from xpo.models.value_model import make_critic
 from xpo.plugins import load
 from xpo.testbed.pool import model_path
 from xpo.train.advice import advice

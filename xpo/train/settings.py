@@ -95,7 +95,7 @@ class RolloutSettings:
     top_p: float = option(
         1.0, "sample from the likeliest tokens of this probability together, where a method allows it"
     )
-    use_vllm: bool = option(False, "sample with a vLLM server (`trl vllm-serve`) instead of transformers")
+    use_vllm: bool = option(False, "sample with a vLLM server in place of transformers")
     vllm_server_base_url: str | None = option(None, "its address, such as http://localhost:8000")
     reward: list[str] | None = field(
         default=None,

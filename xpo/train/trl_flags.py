@@ -133,7 +133,7 @@ FOREIGN: Mapping[str, Foreign] = {
     "use_transformers_continuous_batching": Foreign(_BACKEND, (False,)),
     "transformers_continuous_batching_config": Foreign(_BACKEND, (None,)),
     "use_transformers_paged": Foreign(_BACKEND, (False,)),
-    "vllm_mode": Foreign("vLLM runs as a server of its own: trl vllm-serve, and --use_vllm here", ("server",)),
+    "vllm_mode": Foreign("vLLM runs as a server of its own; give --use_vllm and --vllm_server_base_url", ("server",)),
     "vllm_model_impl": Foreign(_BACKEND, ("vllm",)),
     "vllm_enable_sleep_mode": Foreign(_BACKEND, (False,)),
     "vllm_structured_outputs_regex": Foreign(_BACKEND, (None,)),

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from peft import PeftConfig, PeftModel
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 from trl import ModelConfig
 
 from xpo.errors import ModelError, XpoError
+from xpo.feedback.rewards import Reward
 from xpo.models.critic import Critic
 from xpo.models.load import REFERENCE_ADAPTER, Policy, base_of, explained, load_policy
 from xpo.models.networks import Scalar, adapters_on
 from xpo.models.scoring import Model, innermost, scalar_head
 from xpo.models.zero import Zero
-
-if TYPE_CHECKING:
-    from xpo.feedback.rewards import Reward
 
 
 def make_critic(

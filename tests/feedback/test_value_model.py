@@ -11,12 +11,12 @@ import torch
 from tests import scalars, tiny
 from xpo import Batch, Completion, Group, ModelError
 from xpo.feedback.rewards import Reward, find_rewards
+from xpo.feedback.value_model import make_critic
 from xpo.models.critic import Critic
 from xpo.models.layout import Tree
 from xpo.models.load import REFERENCE_ADAPTER, Policy, load_policy
 from xpo.models.reference import make_reference
 from xpo.models.scoring import PLAIN, Engine, score
-from xpo.models.value_model import make_critic
 from xpo.train.settings import ModelSettings
 
 GROUPS = [
