@@ -23,7 +23,7 @@ FLOORS = (
     {"models"},
     {"feedback"},
     {"train", "evaluate"},
-    {"bench", "label", "testing"},
+    {"bench", "label", "scaffold", "testing"},
     {"cli"},
     {"__main__"},
 )

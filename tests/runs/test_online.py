@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests import tiny
+from tests.feedback.test_judge_http import Service, chat
 from tests.runs.conftest import Done, Train
 
 PROMPTS = tiny.rows("prompts", 8)
@@ -191,6 +195,29 @@ def test_truncated_sampling_where_no_ratio_is_needed(online: Online) -> None:
     for algo in ("raft", "dpo --online", "online_dpo"):
         done = online(algo, line="--top_k 3 --top_p 0.9 --overwrite", reward="low")
         assert done.status == 0, done.err
+
+
+def test_a_server_judges_and_what_it_fails_at_costs_no_run(online: Online, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    service, turn = Service(), count()
+
+    def act(body: Any) -> tuple[Any, ...]:
+        number = next(turn)
+        if number % 7 == 3:
+            time.sleep(1.0)
+        return (500, b"") if number % 5 == 2 else (200, chat("12"[number % 2]))
+
+    service.act = act
+    threading.Thread(target=service.server.serve_forever, daemon=True).start()
+    line = f"--judge_url {service.url} --judge_retries 0 --judge_timeout 0.4 --judge_concurrency 1 --num_generations 4"
+    done = online("dpo --online", "openai:tiny", line)
+    service.server.shutdown()
+    assert done.status == 0, done.err
+    assert "had no verdict and taught nothing" in done.err
+    assert "timeout" in done.err
+    assert "500" in done.err
+    assert sum(entry.get("judge/tokens", 0) for entry in done.history) > 0
+    assert len(service.seen) > 8
 
 
 def test_a_preference_model_judges(online: Online, train: Train) -> None:

@@ -27,6 +27,12 @@ def test_best_against_worst() -> None:
     assert [one.score for one in group.completions] == [0.9, -1.0]
 
 
+def test_a_text_is_not_preferred_to_itself() -> None:
+    group = sampled(0.2, 0.9)
+    group.completions[1].ids = list(group.completions[0].ids)
+    assert Forming("pairs").groups(group) == []
+
+
 def test_all_pairs_but_ties() -> None:
     assert pairs(Forming("pairs", "all").groups(sampled(0.2, 0.9, 0.2))) == [(1, 0), (1, 2)]
 
