@@ -1,7 +1,7 @@
 # What CI runs, and what to run before sending a change.
 PYTHON ?= python
 
-.PHONY: check fix test test-all docs bench bench-testbed bench-throughput
+.PHONY: check fix test test-all docs bench bench-frontier bench-testbed bench-throughput
 
 check: ## style, types, floors, generated documentation
 	ruff check .
@@ -27,6 +27,9 @@ bench: ## train every installed method on the embedded data, each into runs/METH
 	for algo in $$($(PYTHON) -m xpo algos --json | $(PYTHON) -c "import json, sys; print(*(a['name'] for a in json.load(sys.stdin)))"); do \
 		$(PYTHON) -m xpo train --algo $$algo --overwrite true || exit; \
 	done
+
+bench-frontier: ## reward against KL to the start on the testbed, with a figure; OPTIONS="--seeds 0", say
+	OMP_NUM_THREADS=1 $(PYTHON) -m benchmarks.frontier $(OPTIONS)
 
 bench-testbed: ## what the methods do to the known reward of the testbed; OPTIONS="--experiments raise --seeds 0", say
 	OMP_NUM_THREADS=1 $(PYTHON) -m benchmarks.testbed $(OPTIONS)

@@ -57,6 +57,20 @@ def testbed() -> str:
     return newest()
 
 
+def frontier() -> str:
+    """The figure and the tables of the newest record of reward against KL."""
+    from benchmarks.frontier.table import newest
+
+    return newest()
+
+
+def rollouts() -> str:
+    """The tables of the newest record of methods that sample."""
+    from benchmarks.rollouts.table import newest
+
+    return newest()
+
+
 def architectures() -> str:
     """The models on which trees are held against padded rows."""
     from scripts.architectures import table
@@ -83,6 +97,8 @@ GENERATORS: Mapping[str, Callable[[], str]] = {
     "algorithms": algorithms,
     "architectures": architectures,
     "testbed": testbed,
+    "frontier": frontier,
+    "rollouts": rollouts,
     "disagreement": disagreement,
     "throughput": throughput,
     "throughput-cases": throughput_cases,

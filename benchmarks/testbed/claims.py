@@ -11,6 +11,7 @@ from benchmarks.testbed.numbers import (
     Run,
     Side,
     after,
+    beyond,
     change,
     difference,
     mean,
@@ -25,6 +26,8 @@ HELD, NOT, CONTRARY = "held", "not held", "not held, the contrary"
 #: Growth of the perplexity of retained facts that still counts as keeping them.
 KEPT = 1.05
 REWARD = "mean reward"
+WINS = "win rate against the start"
+KL = "KL to the start"
 ACCURACY = "preference accuracy (implicit reward)"
 
 
@@ -88,10 +91,31 @@ def _raised(sides: Sequence[Side], runs: Runs) -> Iterator[Judged]:
             "change": shown(found),
             "each seed": ", ".join(f"{change(run, REWARD).value:+.2f}" for run in mine),
             "pairs in true order": f"{100 * mean(mine, ACCURACY):.1f} %",
-            "KL, nats": f"{mean(mine, 'KL to the start'):.1f}",
+            "KL, nats": f"{mean(mine, KL):.1f}",
             "tokens": f"{mean(mine, 'mean length'):.1f}",
         }
         yield Judged(side["title"], len(mine), cells, verdict(found), order=-found.value)
+
+
+def _raised_online(sides: Sequence[Side], runs: Runs) -> Iterator[Judged]:
+    for side in sides:
+        mine = runs[side["title"]]
+        wins = pooled([after(run, WINS) for run in mine])
+        cells, better = {"reward before": "", "after": "", "change": "", "each seed": ""}, beyond(wins, 0.5)
+        if all(REWARD in run["rows"] for run in mine):  # a judge is instead of it
+            better = pooled([change(run, REWARD) for run in mine])
+            cells = {
+                "reward before": f"{mean(mine, REWARD, 'before'):.2f}",
+                "after": shown(pooled([after(run, REWARD) for run in mine]), sign=False),
+                "change": shown(better),
+                "each seed": ", ".join(f"{change(run, REWARD).value:+.2f}" for run in mine),
+            }
+        cells |= {
+            "wins against the start": shown(wins, 1, 100, sign=False) + " %",
+            "KL to the start, nats": shown(pooled([after(run, KL) for run in mine]), 1, sign=False),
+            "tokens": f"{mean(mine, 'mean length'):.1f}",
+        }
+        yield Judged(side["title"], len(mine), cells, verdict(better), order=-wins.value)
 
 
 def _longer_lists(sides: Sequence[Side], runs: Runs) -> Iterator[Judged]:
@@ -125,7 +149,7 @@ def _shorter(sides: Sequence[Side], runs: Runs) -> Iterator[Judged]:
             "after": shown(lengths[side["title"]], 1, sign=False),
             "shorter than dpo by": "" if less is None else shown(less, 1),
             "change of reward": shown(pooled([change(run, REWARD) for run in mine])),
-            "KL, nats": f"{mean(mine, 'KL to the start'):.1f}",
+            "KL, nats": f"{mean(mine, KL):.1f}",
         }
         yield Judged(side["title"], len(mine), cells, "" if less is None else verdict(less), order=number)
 
@@ -142,7 +166,7 @@ def _against_dpo(sides: Sequence[Side], runs: Runs) -> Iterator[Judged]:
             "more than dpo": "" if first else shown(better, 1, 100) + " %",
             "change of reward": shown(rewards[0]),
             "more than dpo's": "" if first else shown(difference(*rewards)),
-            "KL, nats": f"{mean(mine, 'KL to the start'):.1f}",
+            "KL, nats": f"{mean(mine, KL):.1f}",
         }
         yield Judged(side["title"], len(mine), cells, "" if first else verdict(better), order=number)
 
@@ -204,6 +228,7 @@ def _finite(sides: Sequence[Side], runs: Runs) -> Iterator[Judged]:
 
 _JUDGES: Mapping[str, Callable[[Sequence[Side], Runs], Iterator[Judged]]] = {
     "raise": _raised,
+    "online": _raised_online,
     "lists": _longer_lists,
     "length": _shorter,
     "imbalance": _raised,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.testbed.online import STEPS, online_runs
 from xpo.plugins import load
 
 #: Steps of reward models, and between two points of their learning curve.
@@ -135,6 +136,15 @@ def _all(real: Real) -> Iterator[tuple[str, Experiment]]:
             ],
         ),
     )
+    yield (
+        "online",
+        Experiment(
+            f"Every method that samples while it trains raises the known reward in {STEPS} steps",
+            "the mean reward of samples for test prompts is higher after training than before; where a judge takes "
+            "the place of the reward, it prefers the samples after training",
+            [Side(title, algo, settings) for title, algo, settings in online_runs(methods("rollouts"))],
+        ),
+    )
     curve = {"max_steps": REWARD_STEPS, "eval_strategy": "steps", "eval_steps": REWARD_EVERY}
     yield (
         "reward",
@@ -211,8 +221,11 @@ def _real(real: Real) -> Iterator[Side]:
 
 
 def told(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings as a record holds them: files by their names, not their places."""
-    return {
-        key: Path(value).name if isinstance(value, str) and Path(value).exists() else value
-        for key, value in settings.items()
-    }
+    """Settings as a record holds them: files by their names, not their places, and functions by theirs."""
+    return {key: _told(value) for key, value in settings.items()}
+
+
+def _told(value: Any) -> Any:
+    if callable(value):
+        return getattr(value, "__name__", type(value).__name__)
+    return Path(value).name if isinstance(value, str) and Path(value).exists() else value

@@ -15,6 +15,7 @@ from typing import Any
 import xpo
 from benchmarks.testbed.experiments import Side, told
 from benchmarks.testbed.forgetting import forgetting
+from benchmarks.testbed.online import rewarded
 from benchmarks.testbed.ranking import ranking
 from xpo.cli import main
 from xpo.train.output import HISTORY
@@ -42,6 +43,8 @@ def measure(side: Side, seed: int, work: Path, also: Mapping[str, Any] | None = 
                 row.name: {key: _plain(value) for key, value in asdict(row).items() if key in _KEPT}
                 for row in record.comparison
             }
+            if "judge" in side.settings:
+                rows |= rewarded(record.samples)
             run |= {"steps": record.cost.steps, "rows": rows}
             if side.look is not None:
                 run[side.look] = _LOOKS[side.look](output)

@@ -41,6 +41,11 @@ def difference(one: Estimate, other: Estimate) -> Estimate:
     return Estimate(value, value - half, value + half)
 
 
+def beyond(found: Estimate, level: float) -> Estimate:
+    """How far an estimate is above a level that is known."""
+    return Estimate(found.value - level, found.low - level, found.high - level)
+
+
 def change(run: Run, name: str) -> Estimate:
     """How much a row of the table of a run changed by training."""
     row = run["rows"][name]

@@ -16,14 +16,19 @@ from benchmarks.testbed.ceiling import ceiling
 from benchmarks.testbed.claims import CONTRARY, HELD, NOT, judged, verdict
 from benchmarks.testbed.experiments import Real, Side, experiments, told
 from benchmarks.testbed.forgetting import forgetting
-from benchmarks.testbed.numbers import difference, pooled
+from benchmarks.testbed.measure import identity
+from benchmarks.testbed.numbers import beyond, difference, pooled
+from benchmarks.testbed.online import PROMPTS, STEPS, known_judge, rewarded
 from benchmarks.testbed.ranking import accuracy, ndcg
 from benchmarks.testbed.record import find, read
 from benchmarks.testbed.run import run
 from benchmarks.testbed.table import newest, tables
 from xpo import SettingError
+from xpo.plugins import load
 from xpo.testbed import model_path
+from xpo.testbed.reward import reward
 from xpo.train.intervals import Estimate
+from xpo.train.record import Sample
 
 # Arithmetic
 
@@ -45,6 +50,7 @@ def test_the_interval_over_seeds_is_the_wider_of_what_is_in_each_and_between_the
     assert apart.value == 1
     assert apart.high - 1 == pytest.approx(1.96 * 2**0.5 / 2**0.5, rel=1e-3)
     assert difference(Estimate(2, -1, 5), Estimate(1, -3, 5)) == pytest.approx((1, -4, 6))
+    assert beyond(Estimate(0.7, 0.6, 0.9), 0.5) == pytest.approx((0.2, 0.1, 0.4))
 
 
 def test_a_claim_holds_when_the_whole_interval_is_above_zero() -> None:
@@ -106,6 +112,29 @@ def test_a_table_has_every_side_with_its_verdict_and_failures_with_their_reason(
     assert [line.split("| ")[-1] for line in lines[:3]] == ["held |", "not held |", "not held, the contrary |"]
     assert "failed: ValueError: a \\| b" in lines[3]
     assert "absent" not in text
+
+
+def test_runs_online_show_start_end_and_wins_and_without_a_reward_what_the_judge_said() -> None:
+    def wins(rate: float) -> dict[str, Any]:
+        return {"before": 0.5, "after": rate, "interval_after": [rate - 0.1, rate + 0.1], "interval_change": None}
+
+    sides = [a_side(name, name, "rollouts") for name in ("up", "down", "liked", "disliked", "even")]
+    runs = []
+    for side, rise, rate in zip(sides, (1.0, -1.0, 0, 0, 0), (0.9, 0.8, 0.7, 0.3, 0.55), strict=True):
+        run = a_run(side, rise)
+        run["rows"]["win rate against the start"] = wins(rate)
+        if not rise:
+            del run["rows"]["mean reward"]
+        runs.append(run)
+    lines = {line.title: line for line in judged(a_record("online", *sides, runs=runs), "online")}
+    assert list(lines) == ["up", "down", "liked", "even", "disliked"]
+    assert [line.verdict for line in lines.values()] == [HELD, CONTRARY, HELD, NOT, CONTRARY]
+    assert lines["up"].cells["reward before"] == "0.25"
+    assert lines["up"].cells["after"] == "1.25 [0.25, 2.25]"
+    assert lines["up"].cells["change"] == "+1.00 [0.80, 1.20]"
+    assert lines["liked"].cells["change"] == ""
+    assert lines["liked"].cells["wins against the start"] == "70.0 [60.0, 80.0] %"
+    assert lines["liked"].cells["KL to the start, nats"] == "3.0 [2.0, 4.0]"
 
 
 def test_sides_are_held_against_dpo_list_by_list() -> None:
@@ -186,6 +215,43 @@ def test_every_method_for_data_is_in_the_first_experiment() -> None:
     algos = [side.algo for side in experiments()["raise"].sides]
     assert {"dpo", "kto", "lipo", "sft", "dpo + 0.2*sft"} <= set(algos)
     assert not {"bradley_terry", "npo", "rloo"} & set(algos)
+
+
+def test_every_method_of_samples_and_some_of_each_kind_of_data_run_online() -> None:
+    sides = experiments()["online"].sides
+    registry = load()
+    ours = {name for name, entry in registry.algorithms.items() if entry.supplier.distribution == "xpo"}
+    of_samples = {name for name in ours if registry.algorithms[name].cls.data == "rollouts"}
+    assert {side.algo for side in sides if "online" not in side.settings} == of_samples
+    kinds = {registry.algorithms[side.algo].cls.data for side in sides if "online" in side.settings}
+    assert kinds == {"pairs", "labels", "lists"}
+    assert len({side.title for side in sides}) == len(sides)
+    assert {side.algo: side.settings["rounds"] for side in sides if "rounds" in side.settings} == {"sppo": 3, "dno": 3}
+    (judge,) = [side for side in sides if "judge" in side.settings]
+    assert identity(judge)["settings"] == {
+        "max_steps": STEPS,
+        "online": True,
+        "judge": "known_judge",
+        "sample_completions": PROMPTS,
+    }
+
+
+def test_the_judge_of_the_known_reward_is_a_sigmoid_of_the_difference() -> None:
+    prompts = ["Review the watch, please. How was the price?"] * 2
+    good, bad = "The watch is superb. The price is great.", "The watch is terrible."
+    gap = reward(prompts[0], good) - reward(prompts[0], bad)
+    assert gap > 1
+    chance = 1 / (1 + math.exp(-gap))
+    assert known_judge(prompts, [(good, bad), (bad, good)]) == pytest.approx([chance, 1 - chance])
+
+
+def test_the_reward_of_a_run_with_a_judge_is_that_of_the_samples_in_its_record() -> None:
+    prompt, good, bad = "Review the watch, please. How was the price?", "The watch is superb.", "The watch is terrible."
+    row = rewarded([Sample(prompt, bad, good), Sample(prompt, good, good)])["mean reward"]
+    gap = reward(prompt, good) - reward(prompt, bad)
+    assert row["after"] == pytest.approx(reward(prompt, good))
+    assert row["after"] - row["before"] == pytest.approx(gap / 2)
+    assert row["interval_change"] == pytest.approx((gap / 2 - 1.96 * gap / 2, gap / 2 + 1.96 * gap / 2), rel=1e-3)
 
 
 def test_a_run_leaves_a_record_that_can_be_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
