@@ -70,9 +70,9 @@ def test_windows_shorter_than_the_rows_were_tested(kind: str) -> None:
     assert float((score(model, batch, tree).logps - exact).abs().max()) > 1e-2
 
 
-def broken(batch: Batch, completions: torch.Tensor) -> Layout:
+def broken(batch: Batch, completions: torch.Tensor, whole: bool = False) -> Layout:
     """Trees whose branches see each other."""
-    layout = Tree()(batch, completions)
+    layout = Tree()(batch, completions, whole)
     assert layout.ends is not None
     layout.ends[:] = layout.input_ids.shape[1]
     return layout

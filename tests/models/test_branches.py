@@ -6,12 +6,14 @@ import random
 
 import pytest
 import torch
+from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from scripts.architectures import ARCHITECTURES, groups
 from tests import tiny
 from xpo.api.batch import Batch
 from xpo.api.groups import Completion, Group
+from xpo.models import branches, stretches
 from xpo.models.branches import Branches
 from xpo.models.guard import choose_engine
 from xpo.models.layout import Layout, Tree
@@ -27,11 +29,17 @@ def random_layout(rng: random.Random) -> Layout:
     return Tree(rng.choice([20.0, 1e6]))(batch, torch.arange(len(batch)))
 
 
+@pytest.mark.parametrize(("long", "call"), [(1, 0), (20, 10), (10**6, 0), (10**6, 40), (10**6, 10**6)])
 @pytest.mark.parametrize(("window", "chunk"), [(None, None), (3, None), (None, 4)])
-def test_outputs_and_gradients_are_those_of_the_mask(window: int | None, chunk: int | None) -> None:
+def test_outputs_and_gradients_are_those_of_the_mask(
+    monkeypatch: pytest.MonkeyPatch, window: int | None, chunk: int | None, long: int, call: int
+) -> None:
+    """Whether all stretches have a call of their own, or some, or they share a few calls, or one."""
+    monkeypatch.setattr(stretches, "LONG", long)
+    monkeypatch.setattr(stretches, "CALL", call)
     rng = random.Random(0)
     torch.manual_seed(0)
-    for _ in range(40):
+    for _ in range(16):
         layout = random_layout(rng)
         rows, width = layout.input_ids.shape
         states = [torch.randn(rows, 2, width, 4, dtype=torch.float64, requires_grad=True) for _ in range(3)]
@@ -61,6 +69,77 @@ def test_stretches_do_not_branch() -> None:
         (1, (0,)),
         (2, ()),
     ]
+
+
+def attended(monkeypatch: pytest.MonkeyPatch, some: list[Group], layers: int = 1) -> list[tuple[int, int, int]]:
+    """(B, S, K) of each call that attention makes for some groups."""
+    calls: list[tuple[int, int, int]] = []
+
+    def counted(query: Tensor, key: Tensor, value: Tensor, **settings: object) -> Tensor:
+        calls.append((query.shape[0], query.shape[2], key.shape[2]))
+        return scaled_dot_product_attention(query, key, value, **settings)  # type: ignore[arg-type]
+
+    batch = Batch.of(some)
+    layout = Tree()(batch, torch.arange(len(batch)))
+    rows, width = layout.input_ids.shape
+    states = [torch.randn(rows, 2, width, 4) for _ in range(3)]
+    monkeypatch.setattr(branches, "scaled_dot_product_attention", counted)
+    made = Branches.of(layout)
+    for _ in range(layers):
+        made.attend(*states, None, 0.0)
+    return calls
+
+
+def answers(rng: random.Random, prompt: int, *lengths: int) -> Group:
+    """Completions of given lengths that part at their first token."""
+    some = [[number, *(rng.randrange(9) for _ in range(length))] for number, length in enumerate(lengths)]
+    return Group([rng.randrange(9) for _ in range(prompt)], [Completion(ids) for ids in some])
+
+
+def test_short_stretches_share_a_few_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = random.Random(0)
+    some = [answers(rng, rng.randint(10, 20), *(rng.randint(5, 32) for _ in range(4))) for _ in range(16)]
+    calls = attended(monkeypatch, some)
+    assert sum(count for count, _, _ in calls) == 16 * 5  # every prompt and every completion once
+    assert len(calls) <= 10
+    exact = sum(
+        len(group.prompt_ids) ** 2
+        + sum((len(one.ids) - 1) * (len(group.prompt_ids) + len(one.ids) - 1) for one in group.completions)
+        for group in some
+    )
+    assert exact < sum(count * size * seen for count, size, seen in calls) < 1.3 * exact
+
+
+def test_long_stretches_are_neither_filled_up_nor_copied_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs = [answers(random.Random(0), 400, 150, 140), answers(random.Random(1), 300, 220, 170)]
+    monkeypatch.setattr(Tensor, "index_select", None)  # what short stretches are gathered with
+    assert sorted(attended(monkeypatch, pairs)) == sorted(
+        [(1, 400, 400), (1, 150, 550), (1, 140, 540), (1, 300, 300), (1, 220, 520), (1, 170, 470)]
+    )
+
+
+def test_layers_share_indices_and_masks(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[object] = []
+    sees = Branches._sees
+    monkeypatch.setattr(Branches, "_sees", lambda *given: made.append(None) or sees(*given))
+    rng = random.Random(0)
+    calls = attended(monkeypatch, [answers(rng, 150, 100, 3, 4)], layers=3)
+    # The prompt, which is causal; a long completion under a mask; two short ones, which share theirs.
+    assert sorted(calls) == sorted([(1, 150, 150), (1, 100, 250), (2, 4, 154)] * 3)
+    assert len(made) == 2
+
+
+def test_filling_up_with_what_is_no_number_does_no_harm() -> None:
+    """What fills a stretch up is of the stretch itself: what other stretches hold never reaches it."""
+    batch = Batch.of([answers(random.Random(0), 4, 6), answers(random.Random(1), 5, 2)])
+    layout = Tree()(batch, torch.arange(2))
+    states = [torch.randn(*layout.input_ids.shape, 2, 4).transpose(1, 2) for _ in range(3)]
+    first = layout.positions.flatten().tolist().index(0, 1)  # where the second tree begins
+    for each in states:
+        each.transpose(1, 2).flatten(0, 1)[first:] = torch.nan
+    found = Branches.of(layout).attend(*states, None, 0.0).transpose(1, 2).flatten(0, 1)
+    assert not found[:first].isnan().any()
+    assert found[first:][layout.real.flatten()[first:]].isnan().all()
 
 
 def test_it_is_used_on_a_cpu_and_leaves_the_model_as_it_was() -> None:

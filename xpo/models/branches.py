@@ -2,12 +2,16 @@
 
 A mask makes attention compute all pairs of a row and throw most of them away. Here rows are cut into stretches that do
 not branch; each looks at the stretches it continues and at itself. On a small model that is most of a step's time.
+Long stretches are computed one by one; short ones, of which there may be hundreds, share a few calls.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import groupby, islice
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -15,96 +19,127 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from xpo.models.layout import Layout
+from xpo.models.stretches import Shared, Stretch, cut
 
 #: Name of this attention among those of transformers.
 BRANCHES = "xpo_branches"
 
-
-@dataclass(frozen=True)
-class Stretch:
-    """A piece of a row without branches.
-
-    Attributes:
-        size: its length.
-        past: numbers of the stretches it continues, in order; None for the end of a row, which holds no tokens.
-    """
-
-    size: int
-    past: tuple[int, ...] | None
+#: Attention of (B, S, H, d) queries to (B, K, H, d) keys and values under a mask: (B * S, H, d).
+Look = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 
 
 @dataclass(frozen=True)
 class Branches:
-    """The rows of a layout, cut into stretches.
+    """The rows of a layout, cut into stretches. All layers share it: indices and masks are made once.
 
     Attributes:
         stretches: of all rows, one after the other.
+        shared: the calls that the short ones share.
         window, chunk: what a layer narrows its view to.
     """
 
     stretches: Sequence[Stretch]
+    shared: Shared
     window: int | None = None
     chunk: int | None = None
-    _masks: dict[tuple[int, int], Tensor | None] = field(default_factory=dict)
+    _masks: dict[tuple[int, int], Tensor] = field(default_factory=dict)
+    _shared_masks: dict[torch.dtype, list[Tensor]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, layout: Layout, window: int | None = None, chunk: int | None = None) -> Branches:
-        """Cut the rows of trees: tokens of one stretch are those that are continued up to the same column."""
-        assert layout.ends is not None
-        width = layout.input_ids.shape[1]
-        stretches: list[Stretch] = []
-        for ends, length in zip(layout.ends.tolist(), layout.real.sum(1).tolist(), strict=True):
-            starts = [column for column in range(length) if not column or ends[column] != ends[column - 1]]
-            open_: list[tuple[int, int]] = []  # (number, last column that continues it) of what may be continued
-            for start, stop in zip(starts, [*starts[1:], length], strict=True):
-                while open_ and open_[-1][1] < start:
-                    open_.pop()
-                stretches.append(Stretch(stop - start, tuple(number for number, _ in open_)))
-                open_.append((len(stretches) - 1, ends[start]))
-            if length < width:
-                stretches.append(Stretch(width - length, None))
-        return cls(stretches, window, chunk)
+        """Cut the rows of trees."""
+        stretches = cut(layout)
+        return cls(stretches, Shared.of(stretches, layout.input_ids.device), window, chunk)
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float | None, dropout: float) -> Tensor:
         """(R, H, L, d) outputs of attention; zero where there is no token."""
         rows, heads, width, _ = query.shape
-        queries, keys, values = (self._cut(each) for each in (query, key, value))
-        outputs: list[Tensor] = []
-        for number, stretch in enumerate(self.stretches):
-            if stretch.past is None:
-                outputs.append(torch.zeros_like(values[number]))
-                continue
-            seen = (*stretch.past, number)
-            k, v = (
-                each[number] if len(seen) == 1 else torch.cat([each[n] for n in seen], 2) for each in (keys, values)
-            )
-            mask = self._mask(stretch.size, k.shape[2] - stretch.size, query.device)
-            outputs.append(
-                scaled_dot_product_attention(
-                    queries[number], k, v, attn_mask=mask, dropout_p=dropout, is_causal=mask is None, scale=scale
-                )
-            )
-        return torch.cat(outputs, 2).view(heads, rows, width, -1).transpose(0, 1)
+        # (R * L, H, d): in this order the projections of a model leave them, so that nothing is copied.
+        q, k, v = (each.transpose(1, 2).flatten(0, 1) for each in (query, key, value))
+        look = partial(_look, scale=scale, dropout=dropout)
+        long, short = self._long(q, k, v, look), self._short(q, k, v, look)
+        # In the order of positions: long stretches one by one, and what lies between them.
+        pieces: list[Tensor] = []
+        for is_long, some in groupby(self.stretches, attrgetter("long")):
+            pieces.extend(islice(long, len(list(some))) if is_long else islice(short, 1))
+        found = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+        return found.view(rows, width, heads, -1).transpose(1, 2)
 
-    def _cut(self, states: Tensor) -> tuple[Tensor, ...]:
-        """(R, H, L, d) as one (1, H, size, d) a stretch, by one split, whose gradient is one join."""
-        flat = states.transpose(0, 1).flatten(1, 2)[None]
-        return torch.split(flat, [stretch.size for stretch in self.stretches], dim=2)
+    def _long(self, queries: Tensor, keys: Tensor, values: Tensor, look: Look) -> Iterator[Tensor]:
+        """(size, H, d) outputs of each long stretch."""
+        if not any(one.long for one in self.stretches):
+            return
+        sizes = [one.size for one in self.stretches]
+        # By one split, whose gradient is one join.
+        q, k, v = (torch.split(each, sizes) for each in (queries, keys, values))
+        for number, one in enumerate(self.stretches):
+            if one.long:
+                seen = (*(one.past or ()), number)
+                own, other = (each[number] if len(seen) == 1 else torch.cat([each[n] for n in seen]) for each in (k, v))
+                yield look(q[number][None], own[None], other[None], self._mask(one, queries.device))
 
-    def _mask(self, size: int, before: int, device: torch.device) -> Tensor | None:
-        """(size, before + size) what a stretch sees of its past and of itself; None when that is plainly causal."""
-        if before == 0 and self.window is None and self.chunk is None:
+    def _short(self, queries: Tensor, keys: Tensor, values: Tensor, look: Look) -> Iterator[Tensor]:
+        """(tokens, H, d) outputs of what lies between long stretches."""
+        shared = self.shared
+        found: list[Tensor] = []
+        if shared.bundles:
+            members = [len(one.members) for one in shared.bundles]
+            q = _taken(queries, shared.queries, members, [one.size for one in shared.bundles])
+            k, v = (_taken(each, shared.keys, members, [one.seen for one in shared.bundles]) for each in (keys, values))
+            found = [look(*each) for each in zip(q, k, v, self._masks_of_shared(queries.dtype), strict=True)]
+        if shared.runs:
+            nothing = (found[0] if found else values).new_zeros(1, *values.shape[1:])
+            yield from torch.split(torch.cat([*found, nothing]).index_select(0, shared.outputs), shared.runs)
+
+    def _mask(self, one: Stretch, device: torch.device) -> Tensor | None:
+        """(size, seen) what a long stretch sees of its past and of itself; None when that is plainly causal."""
+        if one.before == 0 and self.window is None and self.chunk is None:
             return None
-        if (size, before) not in self._masks:
-            own = torch.arange(before, before + size, device=device)[:, None]
-            other = torch.arange(before + size, device=device)
-            seen = other <= own
-            if self.window is not None:
-                seen &= other > own - self.window
-            if self.chunk is not None:
-                seen &= other // self.chunk == own // self.chunk
-            self._masks[size, before] = seen
-        return self._masks[size, before]
+        if (one.size, one.before) not in self._masks:
+            own = torch.arange(one.before, one.seen, device=device)[:, None]
+            self._masks[one.size, one.before] = self._sees(own, torch.arange(one.seen, device=device))
+        return self._masks[one.size, one.before]
+
+    def _masks_of_shared(self, dtype: torch.dtype) -> list[Tensor]:
+        """For each call that stretches share, (B, 1, size, seen): 0 for what is seen, the rest out of reach.
+
+        In the type of the queries, to be made once and not in every layer.
+        """
+        if dtype not in self._shared_masks:
+            made: list[Tensor] = []
+            for bundle, before, sizes in zip(self.shared.bundles, self.shared.before, self.shared.sizes, strict=True):
+                place = torch.arange(bundle.size, device=before.device)
+                own = before[:, None] + torch.minimum(place, sizes[:, None] - 1)
+                seen = self._sees(own[:, None, :, None], torch.arange(bundle.seen, device=before.device))
+                made.append(torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, -torch.inf))
+            self._shared_masks[dtype] = made
+        return self._shared_masks[dtype]
+
+    def _sees(self, own: Tensor, other: Tensor) -> Tensor:
+        """Whether a token sees another of its sequence, by their places in it."""
+        seen = other <= own
+        if self.window is not None:
+            seen = seen & (other > own - self.window)
+        if self.chunk is not None:
+            seen = seen & (other // self.chunk == own // self.chunk)
+        return seen
+
+
+def _taken(states: Tensor, places: Tensor, members: Sequence[int], sizes: Sequence[int]) -> list[Tensor]:
+    """(B, size, H, d) for each call: B members of it, of one size."""
+    counts = [count * size for count, size in zip(members, sizes, strict=True)]
+    parts = torch.split(states.index_select(0, places), counts)
+    return [part.view(count, -1, *part.shape[1:]) for part, count in zip(parts, members, strict=True)]
+
+
+def _look(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, scale: float | None, dropout: float
+) -> Tensor:
+    query, key, value = (each.transpose(1, 2) for each in (query, key, value))
+    found = scaled_dot_product_attention(
+        query, key, value, attn_mask=mask, dropout_p=dropout, is_causal=mask is None, scale=scale
+    )
+    return found.transpose(1, 2).flatten(0, 1)
 
 
 def branch_attention(
@@ -129,7 +164,8 @@ def branch_attention(
         raise ValueError(f"attention along branches has no {', '.join(asked)}")
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
-        key, value = (each.repeat_interleave(groups, dim=1) for each in (key, value))
+        # Token by token, as ``attend`` wants them.
+        key, value = (each.transpose(1, 2).repeat_interleave(groups, dim=2).transpose(1, 2) for each in (key, value))
     branches: Branches | None = getattr(attention_mask, "branches", None)
     if branches is None:
         output = scaled_dot_product_attention(
