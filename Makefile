@@ -15,10 +15,10 @@ fix: ## what tools can repair themselves
 	ruff format .
 
 test: ## the tests that need neither a GPU nor minutes
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest -n auto --dist loadfile
 
 test-all: ## the slow ones too
-	$(PYTHON) -m pytest -m "not gpu"
+	$(PYTHON) -m pytest -n auto --dist loadfile -m "not gpu"
 
 docs: ## write the generated tables
 	$(PYTHON) scripts/docs.py
