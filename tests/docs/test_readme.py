@@ -70,7 +70,9 @@ def test_a_generated_block_is_replaced_and_nothing_else() -> None:
 def test_every_command_is_one_that_tests_understand(command: str) -> None:
     """Installing is not repeated here: .ci/run does it in a fresh environment, with the line that stands here."""
     for step in steps(command):
-        assert INSTALL.fullmatch(step) or step.startswith("xpo ") or step.split()[0] == "pytest", f"{step}: run it or say why not"
+        assert INSTALL.fullmatch(step) or step.startswith("xpo ") or step.split()[0] == "pytest", (
+            f"{step}: run it or say why not"
+        )
 
 
 def test_the_test_command_is_where_ci_looks_for_it() -> None:

@@ -71,7 +71,8 @@ def xpo_judges() -> Mapping[str, JudgeFunction]:  # type: ignore[empty-body]
     A judge that likes short answers, and has no verdict on two of a length::
 
         def shorter(prompts, completions, **columns):
-            return [None if len(a) == len(b) else float(len(a) < len(b)) for a, b in completions]
+            texts = [[one if isinstance(one, str) else one[-1]["content"] for one in pair] for pair in completions]
+            return [None if len(a) == len(b) else float(len(a) < len(b)) for a, b in texts]
 
 
         @xpo.hookimpl

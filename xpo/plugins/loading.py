@@ -18,6 +18,7 @@ from xpo.api.hookspecs import Command
 from xpo.errors import PluginError, did_you_mean
 from xpo.plugins.contract import NAME, problem
 from xpo.plugins.registry import Entry, Failure, Registry, Supplier
+from xpo.plugins.requirements import unmet
 
 GROUP = "xpo"
 FIRST_PARTY = "xpo"
@@ -109,8 +110,11 @@ def _read(supplier: Supplier, entry_point: EntryPoint, failures: list[Failure]) 
     before = len(failures)
     manager = pluggy.PluginManager(GROUP)
     manager.add_hookspecs(hookspecs)
-    part = "import"
+    part = "requirements"
     try:
+        if reason := _guarded(lambda: unmet(entry_point.dist)):
+            raise _Refused(reason)
+        part = "import"
         plugin = _guarded(entry_point.load)
         part = "hooks"
         for reason in _misspelt(manager, plugin):

@@ -132,6 +132,13 @@ class Registry:
 
     def explain(self, kind: str, name: str, known: Iterable[str], how: str) -> str:
         """Why there is no ``kind`` called ``name``, and what to do next."""
+        if reason := self.reason(kind, name):
+            return reason
+        hint = f" {warning}." if (warning := self.warning()) else ""
+        return f"there is no {kind} '{name}'.{did_you_mean(name, known)} {how}{hint}"
+
+    def reason(self, kind: str, name: str) -> str | None:
+        """What plugins have to do with there being no ``kind`` called ``name``; None for nothing."""
         if (kind, name) in self.ambiguous:
             return f"several packages bring the {kind} '{name}'; say which: {', '.join(self.ambiguous[kind, name])}"
         package, _, bare = name.rpartition(":")
@@ -142,8 +149,7 @@ class Registry:
             supplier = failure.supplier
             if not failure.name and (package or bare) in (supplier.distribution, supplier.entry_point):
                 return f"there is no {kind} '{name}', and the plugin of that name is broken: {failure}"
-        hint = f" {warning}." if (warning := self.warning()) else ""
-        return f"there is no {kind} '{name}'.{did_you_mean(name, known)} {how}{hint}"
+        return None
 
     def warning(self) -> str | None:
         """One line about failures, for commands that are about something else."""

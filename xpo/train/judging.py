@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from xpo.api.algorithm import Algorithm
+from xpo.errors import PluginError
 from xpo.feedback.judges import Judge, JudgeOptions, find_judge
 from xpo.feedback.rewards import Reward, find_rewards
 from xpo.feedback.sampling import end_tokens
@@ -67,6 +68,8 @@ def _rewards(
         specs = [specs]
     if not specs and material.embedded and (settings.rollout is None or settings.source("judge") is None):
         specs = [EMBEDDED]
+    for spec in specs or ():
+        _refuse_broken("reward", spec, registry.rewards, registry)
     weights = None if settings.rollout is None else settings.rollout.reward_weights
     return find_rewards(specs or [], weights, registry.rewards, config, policy=policy)
 
@@ -76,6 +79,7 @@ def _judge(settings: Settings, registry: Registry, config: ModelSettings, policy
     rollout, spec = settings.rollout, settings.source("judge")
     if rollout is None or spec is None:
         return None
+    _refuse_broken("judge", spec, registry.judges, registry)
     options = JudgeOptions(
         rollout.judge_url,
         rollout.judge_timeout,
@@ -85,3 +89,9 @@ def _judge(settings: Settings, registry: Registry, config: ModelSettings, policy
         seed=settings.training.seed,
     )
     return find_judge(spec, registry.judges, config, options, policy)
+
+
+def _refuse_broken(kind: str, spec: object, known: Mapping[str, Any], registry: Registry) -> None:
+    """Say why a plugin does not bring what it means to bring, before the name is taken for something else."""
+    if isinstance(spec, str) and spec not in known and (reason := registry.reason(kind, spec)):
+        raise PluginError(reason)
