@@ -27,6 +27,9 @@ COMMANDS = {
     "check": "try a method on made-up data: gradients, invariances, settings that do nothing",
     "cache": "show or clear cached reference log-probs",
     "plan": "say what a run would take, before anything is loaded",
+    "label": "turn prompts into preference data: sample completions and have them judged",
+    "bench": "compare methods on a model and data of your own, under one budget and one examination",
+    "new": "write a package with a method of your own, to start from",
 }
 
 _USAGE = """\

@@ -97,7 +97,8 @@ def needs(found: dict[str, Any]) -> str:
 
 
 def _list(every: list[dict[str, Any]]) -> None:
-    from xpo.cli.console import console, table
+    from xpo.cli.console import console
+    from xpo.train.tables import table
 
     rows = [
         (m["name"], m["data"], needs(m), m["summary"], f"{m['paper']['url']} ({m['paper']['year']})", m["supplier"])
@@ -108,7 +109,8 @@ def _list(every: list[dict[str, Any]]) -> None:
 
 
 def _show(found: dict[str, Any]) -> None:
-    from xpo.cli.console import console, table
+    from xpo.cli.console import console
+    from xpo.train.tables import table
 
     paper = found["paper"]
     facts = [

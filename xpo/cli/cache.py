@@ -67,7 +67,8 @@ def _show(root: Path, as_json: bool) -> None:
         ]
         print(json.dumps({"folder": str(root), "bytes": total, "limit": limit, "caches": rows}, indent=2))
         return
-    from xpo.cli.console import console, table
+    from xpo.cli.console import console
+    from xpo.train.tables import table
 
     if stored:
         cells = [

@@ -145,7 +145,8 @@ def _progress(text: str) -> None:
 
 
 def _show(report: Report) -> None:
-    from xpo.cli.console import console, table
+    from xpo.cli.console import console
+    from xpo.train.tables import table
 
     rows = [(MARKS[check.verdict], check.name, check.reason) for check in report.checks]
     console().print(report.algorithm, markup=False)
@@ -154,7 +155,8 @@ def _show(report: Report) -> None:
 
 
 def _list(reports: list[Report]) -> None:
-    from xpo.cli.console import console, table
+    from xpo.cli.console import console
+    from xpo.train.tables import table
 
     rows = [
         (

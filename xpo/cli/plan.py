@@ -44,7 +44,8 @@ def run(argv: list[str]) -> int:
 
 
 def _show(plan: Plan) -> None:
-    from xpo.cli.console import console, table
+    from xpo.cli.console import console
+    from xpo.train.tables import table
 
     for text in (*_facts(plan), ""):
         console().print(text, markup=False, soft_wrap=True)

@@ -39,7 +39,8 @@ def as_json(registry: Registry) -> dict[str, Any]:
 
 
 def _show(registry: Registry) -> None:
-    from xpo.cli.console import console, table
+    from xpo.cli.console import console
+    from xpo.train.tables import table
 
     rows = [
         (supplier.distribution, supplier.version, supplier.entry_point, supplier.module, _brings(brought))

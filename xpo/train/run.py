@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedTokenizerBase, set_seed
+from transformers import PreTrainedTokenizerBase, TrainerCallback, set_seed
 
 from xpo.api.algorithm import Algorithm
 from xpo.compat import no_bars
@@ -79,8 +79,12 @@ def train(algo: str, model: Any = None, dataset: Any = None, **settings: Any) ->
     return execute(from_keywords(algo, model=model, dataset=dataset, **settings))
 
 
-def execute(settings: Settings) -> RunRecord:
-    """Run what ``settings`` describe."""
+def execute(settings: Settings, callbacks: Sequence[Callable[[PreferenceTrainer], TrainerCallback]] = ()) -> RunRecord:
+    """Run what ``settings`` describe.
+
+    Args:
+        callbacks: make further callbacks of the loop, each from the trainer it is for.
+    """
     no_bars()
     args = settings.training
     resume = args.resume_from_checkpoint
@@ -90,7 +94,7 @@ def execute(settings: Settings) -> RunRecord:
     registry = load()
     set_seed(args.seed)
     algorithm = settings.make_algorithm()
-    config = _model_config(settings)
+    config = model_config(settings)
     tokenizer = settings.source("tokenizer") or load_tokenizer(config, settings.run.chat_template_path)
     material = gather(settings, algorithm, registry, tokenizer)
     given = settings.objects.get("model_name_or_path")
@@ -135,6 +139,8 @@ def execute(settings: Settings) -> RunRecord:
         critic=critic,
         callbacks=[Write(cache)] if cache is not None else [],
     )
+    for make in callbacks:
+        trainer.add_callback(make(trainer))
     supply = trainer.supply
     if rollout is not None and rollout.log_completions and supply is not None:
         trainer.add_callback(
@@ -216,7 +222,8 @@ def _inputs(settings: Settings) -> list[str]:
     return [name for name in named if isinstance(name, str) and Path(name).exists()]
 
 
-def _model_config(settings: Settings) -> ModelSettings:
+def model_config(settings: Settings) -> ModelSettings:
+    """How the model of a run is loaded: the embedded one where none is named."""
     if settings.testbed_model:
         model: ModelSettings = replace(settings.model, model_name_or_path=str(model_path()))  # type: ignore[call-arg]  # a field of trl's, which mypy does not follow
         return model

@@ -1,0 +1,200 @@
+"""The directory of a suite: what is in it, and going on with it.
+
+``suite.json`` says what the suite is, every finished cell has one ``result.json``, and a cell without one has not been
+run. Files are written whole or not at all, so it does not matter when a suite is stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from xpo.bench.cell import Cell
+from xpo.bench.failure import Failure
+from xpo.bench.suite import Suite
+from xpo.errors import SettingError
+from xpo.train.output import write_text
+
+FORMAT = 1
+SUITE, RESULT, JOB, LOG, START, RECORDS = "suite.json", "result.json", "job.json", "log.txt", "start", "records.json"
+#: Seconds to wait for processes of an earlier start, which end by themselves, to let go of the directory.
+_PATIENCE = 15.0
+
+Body = dict[str, Any]
+
+
+def check_directory(path: Path) -> None:
+    """Refuse a directory that holds something else than a suite.
+
+    Raises:
+        SettingError: it is no directory, or not empty and no suite.
+    """
+    if not path.exists():
+        return
+    if not path.is_dir():
+        raise SettingError(f"--output_dir {path} is not a directory; choose another")
+    there = {one.name for one in path.iterdir()} - {".lock"}
+    if there and SUITE not in there and not there <= {START}:
+        raise SettingError(
+            f"--output_dir {path} holds {', '.join(sorted(there)[:3])} and no suite; choose an empty or a new directory"
+        )
+
+
+def describe(suite: Suite, data: str) -> Body:
+    """``suite.json``.
+
+    Args:
+        data: fingerprint of the data.
+    """
+    return {
+        "benchmark": "xpo bench",
+        "format": FORMAT,
+        "methods": dict(suite.methods),
+        "seeds": list(suite.options.seeds),
+        "shared": dict(suite.shared),
+        "data": data,
+        "notes": list(suite.notes),
+        "cells": [cell.to_dict() for cell in suite.cells],
+    }
+
+
+def read_suite(path: Path) -> Body | None:
+    """The suite of a directory; None where there is none yet.
+
+    Raises:
+        SettingError: there is a file, and it is no suite of this version.
+    """
+    file = path / SUITE
+    if not file.exists():
+        return None
+    body = _read(file)
+    if body is None or body.get("benchmark") != "xpo bench" or body.get("format") != FORMAT:
+        raise SettingError(f"{file}: not a suite of xpo bench, or of another version of it; choose another directory")
+    return body
+
+
+def check_same(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> None:
+    """Refuse a suite that differs from that of the directory by more than further cells.
+
+    Raises:
+        SettingError: naming what differs.
+    """
+    different = [
+        f"{name} was {before!r} and is {new['shared'].get(name)!r}"
+        for name, before in old["shared"].items()
+        if new["shared"].get(name) != before
+    ]
+    if old["data"] != new["data"] and not different:
+        different = ["the data itself has changed"]
+    if not different:
+        there = {Cell.of(body).place for body in new["cells"]}
+        missing = [Cell.of(body) for body in old["cells"] if Cell.of(body).place not in there]
+        different = [_missing(missing[0], [Cell.of(body) for body in new["cells"]])] if missing else []
+    if different:
+        raise SettingError(
+            f"--output_dir {path} holds another suite: {'; '.join(different)}. A suite may be given more methods, "
+            "seeds and values to try; for anything else choose another --output_dir"
+        )
+
+
+def _missing(gone: Cell, cells: list[Cell]) -> str:
+    """What a cell of before lacks now."""
+    mine = [cell for cell in cells if cell.method == gone.method]
+    if not mine:
+        return f"{gone.method} was among the methods"
+    if gone.seed not in {cell.seed for cell in mine}:
+        return f"{gone.seed} was among the seeds"
+
+    def changes(cell: Cell) -> list[str]:
+        names = dict.fromkeys([*gone.settings, *cell.settings])
+        return [
+            f"{name} of {gone.method} was {gone.settings.get(name)!r} and is {cell.settings.get(name)!r}"
+            for name in names
+            if gone.settings.get(name) != cell.settings.get(name)
+        ]
+
+    nearest = min(map(changes, mine), key=len)
+    return "; ".join(nearest) or f"the values tried with {gone.method} were {gone.setting or 'none'}, among others"
+
+
+def result_of(path: Path, cell: Cell) -> Body | None:
+    """What a cell left behind; None where it has not been run, or not to its end."""
+    return _read(path / cell.place / RESULT)
+
+
+def start_of(path: Path) -> Body | None:
+    """What the start is like; None where it has not been examined."""
+    return _read(path / START / RESULT)
+
+
+def begin(folder: Path, job: Mapping[str, Any]) -> Path:
+    """An empty folder with a job to do; its file."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    write_text(folder / JOB, json.dumps(job, indent=2, ensure_ascii=False) + "\n")
+    return folder / JOB
+
+
+def fail(folder: Path, failed: Failure) -> None:
+    """Write down why there is no result; what a half-done run left goes."""
+    shutil.rmtree(folder / "run", ignore_errors=True)
+    write_text(folder / RESULT, json.dumps({"failed": dict(failed)}, ensure_ascii=False) + "\n")
+
+
+def write_json(path: Path, body: Mapping[str, Any]) -> None:
+    """A file for people and programs, whole or not at all."""
+    write_text(path, json.dumps(body, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[tuple[int, ...]]:
+    """A context in which no other suite runs in a directory; what to hand on to processes, so that it includes them.
+
+    Raises:
+        SettingError: another one is at work there.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows has no such locks
+        yield ()
+        return
+    made = not path.exists()
+    path.mkdir(parents=True, exist_ok=True)
+    file = path / ".lock"
+    number = os.open(file, os.O_RDWR | os.O_CREAT)
+    until = time.monotonic() + _PATIENCE
+    try:
+        while True:
+            try:
+                fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if time.monotonic() >= until:
+                    raise SettingError(
+                        f"--output_dir {path}: another xpo bench is at work there; wait for it"
+                    ) from None
+                time.sleep(0.1)
+        yield (number,)
+    finally:
+        os.close(number)
+        if not (path / SUITE).exists():  # nothing came of it
+            with suppress(OSError):
+                file.unlink()
+                if made:
+                    path.rmdir()
+
+
+def _read(file: Path) -> Body | None:
+    try:
+        body = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise SettingError(f"{file}: cannot be read ({error}); remove it, and it is done again") from None
+    return body if isinstance(body, dict) else None
