@@ -84,8 +84,8 @@ def test_a_command_line_of_trl(
     ("flag", "message"),
     [
         ("--loss_type ipo", "--loss_type ipo: dpo is loss_type sigmoid"),
-        ("--sync_ref_model", "--sync_ref_model cannot be honoured"),
-        ("--sync_ref_model true", "the reference of a run is frozen"),
+        ("--precompute_ref_batch_size 4", "--precompute_ref_batch_size cannot be honoured"),
+        ("--generate_during_eval true", "completions are shown at the end of a run"),
         ("--use_liger_kernel", "--use_liger_kernel cannot be honoured"),
         ("--remove_unused_columns false --group_by_length", "--group_by_length cannot be honoured"),
     ],

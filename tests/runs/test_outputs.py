@@ -97,6 +97,7 @@ def test_the_record_says_what_was_done(trained: Train, write: Callable[..., Path
         "dtype": "float32",
         "quantization": None,
         "adapter": None,
+        "reads": "policy",
         "embedded": False,
         "auto_class": "AutoModelForCausalLM",
         **dict.fromkeys(("parameters", "trainable"), sum(p.numel() for p in tiny.model().parameters())),

@@ -18,6 +18,7 @@ from tests import tiny
 from tests.conftest import ROOT
 from xpo import Batch, Completion, Group, Scores
 from xpo.cli import main
+from xpo.plugins import load
 from xpo.train import diagnostics
 from xpo.train.advice import MOST, advice
 from xpo.train.card import card
@@ -263,7 +264,9 @@ def history(**ends: tuple[float, float]) -> list[dict[str, float]]:
 
 
 def notes(name: str, entries: Sequence[Mapping[str, Any]], **record: Any) -> list[str]:
-    made = RunRecord("0", name, **{"reference": "frozen", "algorithm_settings": {"beta": 0.1}, **record})
+    usual = {"reference": "frozen", "algorithm_settings": {"beta": 0.1}}
+    sampling = {"rollout": {} if load().algorithm(name).cls.data == "rollouts" else None}
+    made = RunRecord("0", name, **{**usual, "settings": sampling, **record})
     return advice(made, entries, tiny.algorithm(name))
 
 

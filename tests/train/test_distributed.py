@@ -107,6 +107,8 @@ def check(two: Path, one: Path, start: dict[str, torch.Tensor]) -> None:
     for a, b in zip(ours, theirs, strict=True):
         assert a.keys() == b.keys()
         for key in a:
+            if key == "rewards/accuracies" and abs(a["rewards/margins"]) < 1e-5:
+                continue  # of rounding: the policy still is the reference
             tolerance = 1e-5 if key == "loss" else 1e-4
             assert a[key] == pytest.approx(b[key], abs=tolerance, rel=tolerance), (key, a["step"])
     there, here = weights(two), weights(one)

@@ -473,7 +473,7 @@ def test_the_surrogate_is_clipped_on_the_side_that_gains_alone() -> None:
 
 # In the loop
 
-ADAM = {"learning_rate": 1e-3, "max_steps": -1, "num_train_epochs": 1}
+ADAM = {"learning_rate": 1e-3, "max_steps": -1, "num_train_epochs": 1, "adam_epsilon": 1e-4}
 
 
 @pytest.mark.parametrize(("name", "key"), [("reinforce", "ratio"), ("grpo", "ratio"), ("ppo", "val/ratio")])

@@ -71,7 +71,7 @@ class _Run:
     @property
     def samples(self) -> bool:
         """Whether it learns from what it samples."""
-        return self.record.cost.sampling is not None
+        return self.record.settings.get("rollout") is not None
 
 
 def _displaced(run: _Run) -> Iterator[str]:

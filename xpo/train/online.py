@@ -62,8 +62,7 @@ class Forming:
         if self.pairs == "best_worst" and found:
             found = [(max(samples, key=_score), min(samples, key=_score))]
         ordered = [(a, b) if _score(a) > _score(b) else (b, a) for a, b in found]
-        # A judge that is not sure of itself may score one text differently when it comes twice.
-        return [(a, b) for a, b in ordered if _score(a) > _score(b) and a.ids != b.ids]
+        return [(better, worse) for better, worse in ordered if _score(better) > _score(worse)]
 
 
 def _pair(group: Group, better: Completion, worse: Completion) -> Group:

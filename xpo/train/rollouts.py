@@ -233,7 +233,8 @@ class Rollouts:
             if part.micro.idle:
                 continue
             for place, group in zip(part.micro.micro.part, part.scored, strict=True):
-                groups = [] if group is None else self.forming.groups(group, part.stream)
+                formed = [] if group is None else self.forming.groups(group, part.stream)
+                groups = [one for one in formed if differ(one)]
                 self.cost.dropped += not groups
                 made.formed.append((place, groups))
             sets = len(part.riding) // max(len(part.scored), 1)
@@ -285,6 +286,11 @@ class _Made:
     formed: list[tuple[int, list[Group]]]
     riding: list[tuple[int, int, Group]]
     spare: list[Group]
+
+
+def differ(group: Group) -> bool:
+    """Whether those of a pair differ: a judge that is not sure of itself may score one text twice, and differently."""
+    return all(group.completions[a].ids != group.completions[b].ids for a, b in group.pairs)
 
 
 def _finite(group: Group) -> Group:
