@@ -124,8 +124,9 @@ def test_looks_at_samples(online: Online) -> None:
     assert "samples at step 1" in done.err
 
 
-def test_samples_that_are_alike_teach_nothing_and_move_nothing(online: Online, model: Path) -> None:
-    done = online("dpo", line="--online --weight_decay 0.1", reward="same")
+@pytest.mark.parametrize("algo", ["dpo", "kto", "lipo", "bco"])
+def test_samples_that_are_alike_teach_nothing_and_move_nothing(online: Online, model: Path, algo: str) -> None:
+    done = online(algo, line="--online --weight_decay 0.1", reward="same")
     assert done.status == 0, done.err
     assert not moved(done, model)
     assert "8 of 8 prompts that were sampled for taught nothing" in done.err

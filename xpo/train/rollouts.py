@@ -252,9 +252,8 @@ class Rollouts:
         groups = [group for _, some in formed for group in some]
         least = self.algorithm.needs.least
         if len({tuple(group.prompt_ids) for group in groups}) < least:  # a batch of one prompt is no batch either
-            spare = self.forming.anyway(next(group for part in made for group in part.spare))
-            stand_in = self.algorithm.collate([spare[number % len(spare)] for number in range(least)])[:1]
-            return [replace(micro, groups=stand_in, idle=True) for micro in step]
+            stand_in = self._stand_in(next(group for part in made for group in part.spare))
+            return [replace(micro, groups=[stand_in], idle=True) for micro in step]
         collated = self.algorithm.collate([*groups, *riding])
         used = min(len(step), len(groups) // least)
         sizes = [even(size, models.world) for size in even(len(groups), used)]
@@ -266,6 +265,14 @@ class Rollouts:
             for places, more in zip(parts, beside, strict=True)
         ]
         return [_micro(micro, own[number] if number < used else [], collated[0]) for number, micro in enumerate(step)]
+
+    def _stand_in(self, group: Group) -> Group:
+        """A group as the algorithm wants it, of a prompt with samples that teach nothing."""
+        assert self.forming is not None
+        formed, ids = self.forming.anyway(group)[0], group.prompt_ids
+        # Collate may want several rows, and of different prompts.
+        rows = [replace(formed, prompt_ids=[*ids, *ids[-1:] * number]) for number in range(self.algorithm.needs.least)]
+        return self.algorithm.collate(rows)[0]
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ from xpo.models.guard import choose_engine
 from xpo.models.load import Policy, has_dropout
 from xpo.models.reference import Reference
 from xpo.models.scoring import innermost, score
+from xpo.train.callbacks import Following, Passing
 from xpo.train.diagnostics import Diagnostics
 from xpo.train.rollouts import REFERENCE, Models, Rollouts, SamplingCost
 from xpo.train.supply import Supply
@@ -53,28 +54,6 @@ class StepLoader(DataLoader[MicroBatch]):
 
     def set_epoch(self, epoch: int) -> None:
         self.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]  # a StepSampler
-
-
-class _Passing(TrainerCallback):  # type: ignore[misc]  # transformers is not followed by mypy
-    """Lets a step that learns nothing pass: an optimiser moves weights by momentum even where the gradient is 0."""
-
-    def __init__(self, trainer: PreferenceTrainer) -> None:
-        self.trainer = trainer
-
-    def on_pre_optimizer_step(self, *arguments: object, **keywords: object) -> None:
-        if self.trainer.empty:
-            self.trainer.forget_gradients()
-
-
-class _Following(TrainerCallback):  # type: ignore[misc]  # as above
-    """Moves the reference every some steps."""
-
-    def __init__(self, follower: Follower, share: float, steps: int) -> None:
-        self.follower, self.share, self.steps = follower, share, steps
-
-    def on_step_end(self, args: object, state: Any, *arguments: object, **keywords: object) -> None:
-        if state.global_step % self.steps == 0:
-            self.follower.move(self.share)
 
 
 class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers is not followed by mypy
@@ -133,10 +112,10 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers is not f
             train_dataset=self._data(train, beside[0], args),
             eval_dataset=self._data(held_out, beside[1], args) if held_out else None,
             processing_class=tokenizer,
-            callbacks=[*callbacks, _Passing(self)],
+            callbacks=[*callbacks, Passing(self)],
         )
         if follower is not None and follow_steps is not None:
-            self.add_callback(_Following(follower, share, follow_steps))
+            self.add_callback(Following(follower, share, follow_steps))
         #: What is sampled for the steps to come; None where the data has it all.
         self.supply = None if rollouts is None else self._supply()
         for folder in missing if args.should_save else ():
