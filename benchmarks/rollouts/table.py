@@ -59,9 +59,10 @@ def summarise(runs: Sequence[Mapping[str, Any]]) -> Summary:
 
 
 def newest(folder: Path | None = None) -> str:
-    """The tables of the newest record in a folder."""
+    """The tables of a folder: of the newest record, and of those of the same code beside it."""
     records = everything() if folder is None else everything(folder)
-    return tables(records[-1]) if records else "Nothing has been measured yet.\n"
+    shown = [record for record in records if record["git"] == records[-1]["git"]]
+    return "\n".join(map(tables, shown)) or "Nothing has been measured yet.\n"
 
 
 def tables(record: Mapping[str, Any]) -> str:

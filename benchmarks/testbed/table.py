@@ -13,9 +13,14 @@ from benchmarks.testbed.record import everything
 
 
 def newest(folder: Path | None = None) -> str:
-    """The tables of the newest record in a folder."""
+    """The tables of a folder: of every experiment those of the newest record that has it."""
     records = everything() if folder is None else everything(folder)
-    return tables(records[-1]) if records else "Nothing has been measured yet.\n"
+    homes = {name: record for record in records for name in record["experiments"]}
+    shown = [
+        {**record, "experiments": {name: one for name, one in record["experiments"].items() if homes[name] is record}}
+        for record in records
+    ]
+    return "\n".join(tables(record) for record in shown if record["experiments"]) or "Nothing has been measured yet.\n"
 
 
 def tables(record: Mapping[str, Any]) -> str:
