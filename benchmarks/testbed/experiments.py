@@ -213,9 +213,9 @@ def _real(real: Real) -> Iterator[Side]:
     for name in [*methods(*kinds), *methods(*kinds, model="reward")]:
         cls = registry.algorithms[name].cls
         data = getattr(real, cls.data, real.pairs)
-        if cls.needs.scores and cls.data in ("pairs", "labels"):
+        if (cls.needs.scores or cls.needs.wins) and cls.data in ("pairs", "labels"):
             data = real.lists
-        if data is not None:
+        if data is not None and not cls.extras:  # nobody gave those further completions
             more = {"forget_column": real.forget_column} if cls.data == "forget" and real.forget_column else {}
             yield Side(name, name, {"model_name_or_path": real.model, "dataset": data, **REAL, **more}, "losses", True)
 
