@@ -215,7 +215,7 @@ def _real(real: Real) -> Iterator[Side]:
         data = getattr(real, cls.data, real.pairs)
         if (cls.needs.scores or cls.needs.wins) and cls.data in ("pairs", "labels"):
             data = real.lists
-        if data is not None and not cls.extras:  # nobody gave those further completions
+        if data is not None:
             more = {"forget_column": real.forget_column} if cls.data == "forget" and real.forget_column else {}
             yield Side(name, name, {"model_name_or_path": real.model, "dataset": data, **REAL, **more}, "losses", True)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import math
 import shutil
@@ -68,9 +70,13 @@ def _command(algo: str, settings: Mapping[str, Any]) -> RunRecord:
         for key, value in settings.items()
         for word in (f"--{key}", str(value).lower() if value in (True, False) else str(value))
     ]
-    status = main(["train", "--algo", algo, *words])
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said):
+        status = main(["train", "--algo", algo, *words])
     if status:
-        raise RuntimeError(f"xpo train ended with status {status}")
+        # The reason stands at the end of what was said.
+        reason = said.getvalue().strip().rpartition("\n")[2].removeprefix("xpo: ").replace(str(settings["dataset"]), "")
+        raise RuntimeError(f"xpo train ended with status {status}: {reason.lstrip(': ')}")
     return RunRecord.load(settings["output_dir"])
 
 
