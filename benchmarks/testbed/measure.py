@@ -74,9 +74,13 @@ def _command(algo: str, settings: Mapping[str, Any]) -> RunRecord:
     with contextlib.redirect_stderr(said):
         status = main(["train", "--algo", algo, *words])
     if status:
-        # The reason stands at the end of what was said.
-        reason = said.getvalue().strip().rpartition("\n")[2].removeprefix("xpo: ").replace(str(settings["dataset"]), "")
-        raise RuntimeError(f"xpo train ended with status {status}: {reason.lstrip(': ')}")
+        # The reason stands at the end of what was said, and may name a place on this machine.
+        reason = said.getvalue().strip().rpartition("\n")[2].removeprefix("xpo: ")
+        for place in (
+            str(value) for value in settings.values() if isinstance(value, str) and Path(value).is_absolute()
+        ):
+            reason = reason.replace(place, Path(place).name)
+        raise RuntimeError(f"xpo train ended with status {status}: {reason}")
     return RunRecord.load(settings["output_dir"])
 
 
