@@ -144,6 +144,17 @@ def test_rounds_move_the_reference(online: Online) -> None:
     assert "follows the policy" in moving.err
 
 
+@pytest.mark.parametrize(("reference", "moved_to"), [("policy", True), ("kept", False)])
+def test_a_round_does_what_it_says_beside_a_reference_that_follows(
+    online: Online, reference: str, moved_to: bool
+) -> None:
+    line = "--online --rounds 2 --max_steps 4 --learning_rate 1e-2 --sync_ref_model --ref_model_mixup_alpha 0.1"
+    done = online("dpo", line=f"{line} --ref_model_sync_steps 100 --round_reference {reference}", reward="low")
+    assert done.status == 0, done.err
+    margins = [abs(entry["rewards/margins"]) for entry in done.history if "loss" in entry]
+    assert (margins[2] < 1e-5) == moved_to
+
+
 @pytest.mark.parametrize(
     ("algo", "judge", "line", "reward", "message"),
     [
@@ -163,6 +174,8 @@ def test_rounds_move_the_reference(online: Online) -> None:
         ("dpo", "openai:gpt", "--online", None, "--judge_url"),
         ("dpo", "shorter", "--online --missing_eos_score -1", None, "a judge gives none"),
         ("dpo", None, "--online --judge_timeout 3", "low", "--judge_timeout has no effect without --judge"),
+        ("dpo", "shorter", "--online --judge_timeout 3", None, "asks no server"),
+        ("dpo", "self", "--online --judge_retries 1", None, "asks no server"),
         ("dpo", None, "--online --round_reference kept", "low", "has no effect without --rounds"),
         ("simpo", None, "--online --rounds 2 --round_reference mixed", "low", "uses no reference"),
         ("simpo", None, "--online --sync_ref_model", "low", "uses no reference"),

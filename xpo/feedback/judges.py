@@ -25,7 +25,7 @@ from xpo.feedback.rubric import RubricJudge
 from xpo.feedback.tally import Tally
 from xpo.models.load import Policy
 
-__all__ = ["RUBRIC", "Judge", "JudgeOptions", "Question", "find_judge"]
+__all__ = ["RUBRIC", "SERVED", "Judge", "JudgeOptions", "Question", "find_judge"]
 
 #: What a judge can be, for messages.
 _POSSIBLE = (
@@ -34,7 +34,9 @@ _POSSIBLE = (
 )
 #: What comes before the name of a language model that writes reviews.
 RUBRIC = "rubric:"
-_OPENAI, _SELF = "openai:", "self"
+#: What comes before the name of a model behind a server.
+SERVED = "openai:"
+_SELF = "self"
 
 
 @dataclass
@@ -134,7 +136,7 @@ def find_judge(
     asks = spec.removeprefix(RUBRIC)
     if asks != spec:
         ask: Asker = RubricJudge(_generator(asks, config, options), options)
-    elif spec.startswith(_OPENAI):
+    elif spec.startswith(SERVED):
         ask = HttpJudge(_server(spec, options), options)
     elif spec == _SELF:
         ask = LanguageModelJudge(LanguageModel(seed=options.seed), options)
@@ -151,7 +153,7 @@ def find_judge(
         raise SettingError(
             f"judge '{spec}' is unknown.{did_you_mean(spec, likely)} Known are: {names}; or give {_POSSIBLE}"
         )
-    if options.url is not None and not asks.startswith(_OPENAI):
+    if options.url is not None and not asks.startswith(SERVED):
         raise SettingError(f"--judge_url is for --judge openai:MODEL, and '{spec}' asks no server")
     return Judge(Path(spec).name if Path(spec).is_dir() else spec, ask, ask.both_orders)
 
@@ -164,7 +166,7 @@ def _by_function(name: str, function: Any, options: JudgeOptions) -> Judge:
 
 
 def _server(spec: str, options: JudgeOptions) -> Server:
-    model = spec.removeprefix(_OPENAI)
+    model = spec.removeprefix(SERVED)
     if not model:
         raise SettingError("--judge openai: names no model; give openai:MODEL, as the server calls it")
     return Server.of(model, options)
@@ -172,7 +174,7 @@ def _server(spec: str, options: JudgeOptions) -> Server:
 
 def _generator(spec: str, config: ModelConfig, options: JudgeOptions) -> Server | LanguageModel:
     """What writes the reviews of a rubric."""
-    if spec.startswith(_OPENAI):
+    if spec.startswith(SERVED):
         return _server(spec, options)
     if spec == _SELF:
         return LanguageModel(seed=options.seed)

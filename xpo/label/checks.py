@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from xpo.errors import SettingError
-from xpo.feedback.judges import RUBRIC
+from xpo.feedback.judges import RUBRIC, SERVED
 from xpo.label.settings import ASKED, LabelSettings
 
 _RANGES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
@@ -52,7 +52,7 @@ def check(settings: LabelSettings) -> None:
         if rollout.reward:
             raise SettingError("--reward and --judge both say what completions are worth; give one of them")
         settings.refuse(["missing_eos_score"], "it is a reward, and a judge gives none")
-        if not rollout.judge.removeprefix(RUBRIC).startswith("openai:"):
+        if not rollout.judge.removeprefix(RUBRIC).startswith(SERVED):
             settings.refuse(ASKED, f"it is for --judge openai:MODEL, and '{rollout.judge}' asks no server")
     elif not rollout.reward and not settings.embedded:
         raise SettingError(

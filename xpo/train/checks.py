@@ -10,6 +10,7 @@ from typing import Any
 
 from xpo.compat import get_available_reporting_integrations
 from xpo.errors import SettingError
+from xpo.feedback.judges import RUBRIC, SERVED
 from xpo.feedback.vllm import check_vllm
 from xpo.train.settings import SAMPLES, Settings
 from xpo.train.sources import Given
@@ -258,6 +259,8 @@ def _feedback(settings: Settings, by: Mapping[str, Given]) -> None:
         raise SettingError(
             f"{_label('reward', by)} and {_label('judge', by)} both say what samples are worth; give one of them"
         )
+    if isinstance(judge, str) and not judge.removeprefix(RUBRIC).startswith(SERVED):
+        _no_effect(by, ("judge_timeout", "judge_retries", "judge_concurrency"), f"{judge} asks no server")
     weights = rollout.reward_weights
     if weights is not None and len(weights) != len(rewards):
         raise SettingError(

@@ -133,7 +133,8 @@ def execute(settings: Settings, callbacks: Sequence[Callable[[PreferenceTrainer]
         window=1 if rollout is None else rollout.window,
         rounds=1 if rollout is None else rollout.rounds,
         follower=follower,
-        share=_share(settings),
+        round_share=_round_share(settings),
+        follow_share=settings.run.ref_model_mixup_alpha,
         follow_steps=settings.run.ref_model_sync_steps if settings.run.sync_ref_model else None,
         layout=settings.run.layout,
         critic=critic,
@@ -244,11 +245,12 @@ def _critic(
     return make_critic(policy, settings.run.value_model, rewards, config, feedback.tokenizer)
 
 
-def _share(settings: Settings) -> float:
-    """Share of the policy in a reference that follows it."""
+def _round_share(settings: Settings) -> float | None:
+    """Share of the policy in the reference of a new round; None where that stays what it was."""
     rollout = settings.rollout
-    copied = rollout is not None and rollout.rounds > 1 and rollout.round_reference == "policy"
-    return 1.0 if copied and not settings.run.sync_ref_model else settings.run.ref_model_mixup_alpha
+    if rollout is None or rollout.rounds == 1:
+        return None
+    return {"policy": 1.0, "mixed": settings.run.ref_model_mixup_alpha, "kept": None}[rollout.round_reference]
 
 
 def _examiner(

@@ -81,7 +81,8 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers is not f
         window: int | None = 1,
         rounds: int = 1,
         follower: Follower | None = None,
-        share: float = 1.0,
+        round_share: float | None = None,
+        follow_share: float = 1.0,
         follow_steps: int | None = None,
         layout: str = "tree",
         critic: Critic | None = None,
@@ -92,7 +93,7 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers is not f
         self.vocabulary = algorithm.needs.vocabulary
         self.rollouts = rollouts
         self.iterations, self.window, self.rounds = iterations, window, rounds
-        self.follower, self.share = follower, share
+        self.follower, self.round_share = follower, round_share
         self.layout = layout
         self.held_out = held_out
         self.temperature = rollouts.sampling.temperature if rollouts else 1.0
@@ -115,7 +116,7 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers is not f
             callbacks=[*callbacks, Passing(self)],
         )
         if follower is not None and follow_steps is not None:
-            self.add_callback(Following(follower, share, follow_steps))
+            self.add_callback(Following(follower, follow_share, follow_steps))
         #: What is sampled for the steps to come; None where the data has it all.
         self.supply = None if rollouts is None else self._supply()
         for folder in missing if args.should_save else ():
@@ -213,8 +214,8 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers is not f
         return max(1, math.ceil(steps / self.rounds))
 
     def _begin_round(self) -> None:
-        if self.follower is not None:
-            self.follower.move(self.share)
+        if self.follower is not None and self.round_share is not None:
+            self.follower.move(self.round_share)
 
     def _overshot(self) -> bool:
         """Whether the last step went further from the policy that sampled than the algorithm wants."""
