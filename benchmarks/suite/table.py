@@ -10,7 +10,8 @@ from benchmarks.suite.kinds import KINDS, kind_of
 from benchmarks.suite.record import files, picture, read
 from benchmarks.throughput.record import RESULTS
 from xpo.bench.summary import Line, Summary, summarise
-from xpo.bench.table import LEGEND, Cells, cost, grid, quality
+from xpo.bench.table import LEGEND, cost, quality
+from xpo.train.marked import Cells, grid
 
 NOTHING = "Nothing has been measured yet.\n"
 #: Methods of each kind of data in the short table, and its columns beside the method and what it learns from.

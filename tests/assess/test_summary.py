@@ -13,11 +13,11 @@ from xpo.assess.columns import columns_of, marks_of
 from xpo.assess.items import Item, Items
 from xpo.assess.opinions import Asked, Opinion, value_of
 from xpo.assess.position import check_position
-from xpo.assess.progress import Bar
 from xpo.assess.sections import Section
 from xpo.assess.summary import summarise, values_of
 from xpo.assess.table import agreement, markdown
 from xpo.data.rows import Answer, Row
+from xpo.train.bar import Bar
 
 SIZES = {"a": 6, "b": 30, "c": 2}
 

@@ -33,8 +33,9 @@ from xpo.bench.page.document import POLICY, page
 from xpo.bench.page.markup import joined, tag
 from xpo.bench.run import write_outputs
 from xpo.bench.scores import PRICES
-from xpo.bench.summary import Number, summarise
+from xpo.bench.summary import summarise
 from xpo.bench.table import comma_separated, markdown
+from xpo.train.marked import Number
 
 LOADING = ("src", "srcset", "action", "formaction", "data", "poster", "background", "xlink:href", "ping", "style")
 

@@ -16,8 +16,9 @@ from xpo.bench.page.courses import courses_of, first_metric, metrics_of
 from xpo.bench.page.methods import FEW, FIRST, methods_of
 from xpo.bench.page.points import frontier, points
 from xpo.bench.page.scale import apart, labels, span, ticks
-from xpo.bench.summary import Number, summarise
+from xpo.bench.summary import summarise
 from xpo.errors import SettingError
+from xpo.train.marked import Number
 
 
 def test_points_are_the_numbers_of_the_table_and_the_frontier_is_beaten_by_none() -> None:

@@ -6,15 +6,15 @@ import io
 
 from rich.console import Console
 
-from xpo.label.progress import Bar
+from xpo.train.bar import Bar
 
 
 def shown(terminal: bool, every: float) -> str:
     stream = io.StringIO()
     console = Console(file=stream, force_terminal=terminal, width=120, color_system=None, _environ={})
-    with Bar(6, 2, 1, console, every) as bar:
-        bar.show(4, 3)
-        bar.show(6, 5)
+    with Bar("label", 6, console, every, unit="prompt", done=2, told="1 rows") as bar:
+        bar.step(2, "3 rows")
+        bar.step(2, "5 rows")
     return stream.getvalue()
 
 

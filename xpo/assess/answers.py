@@ -13,7 +13,6 @@ from transformers import PreTrainedTokenizerBase
 
 from xpo.api.groups import Completion
 from xpo.assess.language import context, digest_of, load, named
-from xpo.assess.progress import Bar
 from xpo.assess.reading import read_rows
 from xpo.assess.settings import EvalSettings
 from xpo.data.convert import convert
@@ -27,6 +26,7 @@ from xpo.feedback.said import Said, given_groups, words_of
 from xpo.feedback.sampling import Sampling, sample
 from xpo.models.load import load_tokenizer
 from xpo.plugins import Registry
+from xpo.train.bar import Bar
 
 #: Prompts that are sampled for at once.
 TOGETHER = 64

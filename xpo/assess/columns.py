@@ -10,9 +10,7 @@ from xpo.assess.items import WHOLE
 from xpo.assess.sections import Section
 from xpo.assess.shares import paired_p, share_of, together
 from xpo.train.intervals import Estimate
-
-#: Two scorers are told apart where a test of their difference, corrected for the number of others, gets below this.
-ALPHA = 0.05
+from xpo.train.marked import marks
 
 Values = Mapping[str, Mapping[int, float]]  # subset -> item -> agreement
 Counts = Mapping[str, int]
@@ -90,12 +88,4 @@ def marks_of(column: Column, values: Mapping[str, Values]) -> dict[str, str]:
     means = {name: mean for name, mean in means.items() if math.isfinite(mean)}
     if len(means) < 2:
         return {}
-    top = max(means.values())
-    best = [name for name, mean in means.items() if mean == top]
-    marks = dict.fromkeys(best, "best")
-    others = [name for name in means if name not in marks]
-    for name in others:
-        p = column.p(values[best[0]], values[name])
-        if math.isnan(p) or p * len(others) >= ALPHA:  # Bonferroni: as many tests as there are others
-            marks[name] = "equal"
-    return marks
+    return marks(means, lambda one, other: column.p(values[one], values[other]))

@@ -21,7 +21,6 @@ from xpo.assess.batches import by_tokens
 from xpo.assess.items import Item
 from xpo.assess.opinions import Opinion
 from xpo.assess.plans import HOW, Plan
-from xpo.assess.progress import Bar
 from xpo.assess.references import place_of
 from xpo.assess.settings import EvalSettings, Scorer
 from xpo.data.counts import Counts
@@ -31,6 +30,7 @@ from xpo.models.fingerprint import fingerprint
 from xpo.models.guard import choose_engine
 from xpo.models.load import load_policy, load_tokenizer
 from xpo.models.scoring import Engine, innermost, score
+from xpo.train.bar import Bar
 from xpo.train.settings import ModelSettings
 
 

@@ -14,28 +14,7 @@ from xpo.assess.opinions import Opinion, agreed, value_of
 from xpo.assess.position import PositionCheck, check_position
 from xpo.assess.position import say as order_decides
 from xpo.assess.sections import Section
-from xpo.train.intervals import Estimate
-
-
-@dataclass(frozen=True)
-class Number:
-    """A cell of the table.
-
-    Attributes:
-        value, low, high: the share and its 95 % interval; None where there is none.
-        mark: ``best`` of its column, ``equal`` where it cannot be told from the best, or empty.
-    """
-
-    value: float | None = None
-    low: float | None = None
-    high: float | None = None
-    mark: str = ""
-
-    @classmethod
-    def of(cls, found: Estimate, mark: str = "") -> Number:
-        """A number of an estimate, whose NaN are None."""
-        value, low, high = (one if math.isfinite(one) else None for one in found)
-        return cls(value, low, high, mark)
+from xpo.train.marked import Number
 
 
 @dataclass(frozen=True)

@@ -9,19 +9,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from xpo.assess.columns import Column
-from xpo.assess.summary import Line, Number, Summary
+from xpo.assess.summary import Line, Summary
 from xpo.train.intervals import Estimate
+from xpo.train.marked import EQUAL, Cells, Number, grid, precise
 
-#: What stands behind a number that cannot be told from the best.
-EQUAL = "≈"
 LEGEND = (
-    "Agreement with the labels in per cent, a tie half, with 95 % intervals. Bold: the best of a column; ≈: not "
+    f"Agreement with the labels in per cent, a tie half, with 95 % intervals. Bold: the best of a column; {EQUAL}: not "
     "distinguishable from it (paired t test over rows, p ≥ 0.05 after Bonferroni)."
 )
 #: Subsets that a terminal shows as columns; more are shown as lines.
 WIDE = 5
-
-Cells = list[tuple[str, str]]  # (text, mark)
 
 
 def agreement(summary: Summary, wide: bool = True) -> list[list[Cells]]:
@@ -60,7 +57,7 @@ def lengths(summary: Summary) -> list[Cells]:
     for line in summary.lines:
         check = line.length
         cells = [f"{percent(one)} (n {count})" if count else "" for one, count in check.classes.values()]
-        told = [percent(check.controlled), percent(check.prefers_longer), _plain(check.correlation, 1, 2)]
+        told = [percent(check.controlled), percent(check.prefers_longer), shown(check.correlation, 1, 2)]
         rows.append([(text, "") for text in (line.name, *cells, *told)])
     return rows
 
@@ -161,21 +158,11 @@ def cell(number: Number) -> tuple[str, str]:
 
 def percent(found: Estimate) -> str:
     """``71.3 [68.1, 74.4]``; empty where there is nothing."""
-    return _plain(found, 100, 1)
+    return shown(found, 100, 1)
 
 
-def grid(rows: Sequence[Cells]) -> list[str]:
-    """Lines of a Markdown table."""
-    lines = ["| " + " | ".join(map(_markdown, row)) + " |" for row in rows]
-    return [lines[0], "|" + "---|" * len(rows[0]), *lines[1:]]
-
-
-def precise(value: float | None) -> str:
-    """As many digits as files need: the last ones of a sum may differ between machines."""
-    return "" if value is None or not math.isfinite(value) else f"{value:.10g}"
-
-
-def _plain(found: Estimate, scale: float, digits: int) -> str:
+def shown(found: Estimate, scale: float, digits: int) -> str:
+    """An estimate with its interval; empty where there is nothing."""
     if not math.isfinite(found.value):
         return ""
     value = f"{scale * found.value:.{digits}f}"
@@ -188,9 +175,3 @@ def _head(column: Column, summary: Summary) -> str:
     if column.key.startswith("subset/"):
         return f"{column.title} (n {summary.counts[name]})"
     return f"{column.title} (n {sum(summary.counts.values())})" if column.pooled else column.title
-
-
-def _markdown(cell: tuple[str, str]) -> str:
-    text, mark = cell
-    text = text.replace("|", "\\|")
-    return f"**{text}**" if mark == "best" and text else f"{text} {EQUAL}" if mark == "equal" else text

@@ -12,7 +12,6 @@ from transformers import PreTrainedTokenizerBase
 from xpo.api.groups import Group
 from xpo.assess.items import Item
 from xpo.assess.opinions import Asked, Opinion
-from xpo.assess.progress import Bar
 from xpo.errors import FeedbackError
 from xpo.feedback.judge_models import PreferenceJudge, RewardJudge
 from xpo.feedback.judges import Judge, Question
@@ -22,6 +21,7 @@ from xpo.feedback.reward_models import ModelReward
 from xpo.feedback.rewards import Reward, score_completions
 from xpo.feedback.rubric import RubricJudge
 from xpo.feedback.said import Verbatim, given_groups
+from xpo.train.bar import Bar
 
 #: Items that are put to a reward or a judge at once.
 TOGETHER = 64

@@ -15,9 +15,10 @@ from xpo.assess.items import WHOLE
 from xpo.assess.position import say as order_decides
 from xpo.assess.rates import WinLine, line_of
 from xpo.assess.summary import plain
-from xpo.assess.table import Cells, grid, percent, precise
+from xpo.assess.table import percent, shown
 from xpo.assess.wins import Duel
 from xpo.train.intervals import Estimate
+from xpo.train.marked import Cells, grid, precise
 
 _ALL = Column("win_rate", "win rate", lambda counts: {}, pooled=True)
 
@@ -88,10 +89,10 @@ def rates(summary: WinSummary) -> list[Cells]:
         row: Cells = [(line.name, ""), (percent(line.rate), line.mark), (percent(line.controlled), "")]
         row.append((f"{line.wins} / {line.ties} / {line.losses}", ""))
         if rewarded:
-            row += [(_number(one, 2), "") for one in line.rewards]
+            row += [(shown(one, 1, 2), "") for one in line.rewards]
         if ordered:
             row.append((" / ".join(map(str, line.consistent)) if line.consistent else "", ""))
-        row += [(f"{_number(one, 1)} {line.unit}", "") for one in line.lengths]
+        row += [(f"{shown(one, 1, 1)} {line.unit}", "") for one in line.lengths]
         row += [("" if share is None else f"{100 * share:.1f}", "") for share in line.cut]
         rows.append(row)
     return rows
@@ -146,10 +147,3 @@ def comma_separated(summary: WinSummary) -> str:
         row += [line.unit, *(precise(share) for share in line.cut), *(line.consistent or ("", ""))]
         writer.writerow(row)
     return out.getvalue()
-
-
-def _number(found: Estimate, digits: int) -> str:
-    if not math.isfinite(found.value):
-        return ""
-    value, ends = f"{found.value:.{digits}f}", found.interval
-    return value if ends is None else f"{value} [{ends[0]:.{digits}f}, {ends[1]:.{digits}f}]"

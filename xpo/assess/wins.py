@@ -11,13 +11,13 @@ import torch
 from xpo.api.groups import Completion, Group
 from xpo.assess.answers import Side, length_of, unit_of
 from xpo.assess.opinions import Asked, agreed
-from xpo.assess.progress import Bar
 from xpo.assess.texts import bind, compare, order_matters
 from xpo.data.rows import Row
 from xpo.errors import DataError, FeedbackError
 from xpo.feedback.judges import Judge, Question
 from xpo.feedback.rewards import Reward, score_completions
 from xpo.feedback.said import Verbatim
+from xpo.train.bar import Bar
 
 #: Prompts whose answers are put to a reward or a judge at once.
 TOGETHER = 64

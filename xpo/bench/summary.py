@@ -12,28 +12,11 @@ from xpo.bench.failure import shown
 from xpo.bench.notes import name_of, notes_of
 from xpo.bench.records import done
 from xpo.bench.scores import PRICES, Column, columns_of, main_column, table_of
-from xpo.train.intervals import Estimate
+from xpo.train.marked import Number, marks
 from xpo.train.statistics import Table, mean_of, paired_p
 
-#: Two methods are told apart where a test of their difference, corrected for the number of others, gets below this.
-ALPHA = 0.05
 #: The line of the start.
 START = "start"
-
-
-@dataclass(frozen=True)
-class Number:
-    """A cell of the table.
-
-    Attributes:
-        value, low, high: the mean and its 95 % interval; None where there is none.
-        mark: ``best`` of its column, ``equal`` where it cannot be told from the best, or empty.
-    """
-
-    value: float | None = None
-    low: float | None = None
-    high: float | None = None
-    mark: str = ""
 
 
 @dataclass(frozen=True)
@@ -112,9 +95,9 @@ def summarise(records: Mapping[str, Any]) -> Summary:
         for column in every
     }
     columns = [column for column in every if tables[column.key]]
-    marks = {column.key: _marks(column, tables[column.key], cells) for column in columns}
+    marked = {column.key: _marks(column, tables[column.key], cells) for column in columns}
     lines = [
-        _line(records, method, chosen[method], cells[method], columns, tables, marks) for method in records["methods"]
+        _line(records, method, chosen[method], cells[method], columns, tables, marked) for method in records["methods"]
     ]
     main = main_column(records).key
     lines.sort(key=lambda line: -(line.numbers[main].value or 0.0) if main in line.numbers else math.inf)
@@ -138,7 +121,7 @@ def _line(
         state = "failed" if any(cell["status"] == "failed" for cell in every) else "missing"
         return Line(method, records["methods"][method], of=len({cell["seed"] for cell in every}), state=state)
     numbers = {
-        column.key: _shown(column.estimate(tables[column.key][method]), marks[column.key].get(method, ""))
+        column.key: Number.of(column.estimate(tables[column.key][method]), marks[column.key].get(method, ""))
         for column in columns
         if method in tables[column.key]
     }
@@ -162,22 +145,16 @@ def _marks(
         return {}
     sign = 1 if column.better == "up" else -1
     means = {method: sign * column.estimate(table).value for method, table in tables.items()}
-    top = max(means.values())
-    best = [method for method, value in means.items() if value == top]
-    marks = dict.fromkeys(best, "best")
-    others = [method for method in tables if method not in marks]
-    for method in others:
-        seeds = [
-            {int(cell["seed"]): row for cell, row in zip(cells[one], tables[one], strict=True)}
-            for one in (best[0], method)
+
+    def p(one: str, other: str) -> float | None:
+        rows = [
+            {int(cell["seed"]): row for cell, row in zip(cells[name], tables[name], strict=True)}
+            for name in (one, other)
         ]
-        both = sorted(seeds[0].keys() & seeds[1].keys())
-        if not both:
-            continue
-        p = paired_p([seeds[0][seed] for seed in both], [seeds[1][seed] for seed in both])
-        if math.isnan(p) or p * len(others) >= ALPHA:  # Bonferroni: as many tests as there are others
-            marks[method] = "equal"
-    return marks
+        both = sorted(rows[0].keys() & rows[1].keys())
+        return paired_p([rows[0][seed] for seed in both], [rows[1][seed] for seed in both]) if both else None
+
+    return marks(means, p)
 
 
 def _start(records: Mapping[str, Any], columns: Sequence[Column]) -> Line:
@@ -186,20 +163,16 @@ def _start(records: Mapping[str, Any], columns: Sequence[Column]) -> Line:
     numbers: dict[str, Number] = {}
     for column in columns:
         if column.key == "mean_reward":
-            numbers[column.key] = _shown(mean_of([seen["rewards"]]))
+            numbers[column.key] = Number.of(mean_of([seen["rewards"]]))
         elif column.key == "mean_length":
-            numbers[column.key] = _shown(mean_of([[float(one) for one in seen["lengths"]]]))
+            numbers[column.key] = Number.of(mean_of([[float(one) for one in seen["lengths"]]]))
         elif column.key in seen.get("measured", {}):
-            numbers[column.key] = _shown(column.estimate([seen["measured"][column.key]]))
+            numbers[column.key] = Number.of(column.estimate([seen["measured"][column.key]]))
         elif column.key == "kl":
             numbers[column.key] = Number(0.0)
         else:
             numbers[column.key] = Number(0.5)  # by definition
     return Line(START, "", numbers=numbers)
-
-
-def _shown(found: Estimate, mark: str = "") -> Number:
-    return Number(_number(found.value), _number(found.low), _number(found.high), mark)
 
 
 def _number(value: float) -> float | None:

@@ -9,17 +9,14 @@ from typing import Any
 
 from xpo.bench.choice import Tried
 from xpo.bench.scores import LINE, PRICES, Column, main_column, names_of
-from xpo.bench.summary import START, Line, Number, Summary
+from xpo.bench.summary import START, Line, Summary
+from xpo.train.marked import Cells, Number, grid, precise
 
 ARROWS = {"up": "↑", "down": "↓", None: ""}
-#: What stands behind a number that cannot be told from the best.
-EQUAL = "≈"
 LEGEND = (
     "95 % intervals over prompts and seeds. Bold: the best of a column; ≈: not distinguishable from it (paired t test "
     "over prompts and seeds, p ≥ 0.05 after Bonferroni). KL and length have no direction by themselves."
 )
-
-Cells = list[tuple[str, str]]  # (text, mark)
 
 
 def markdown(summary: Summary, records: Mapping[str, Any]) -> str:
@@ -64,9 +61,9 @@ def comma_separated(summary: Summary) -> str:
         row: list[Any] = [line.method, line.algo, line.setting, line.state, line.seeds, line.of]
         for column in summary.columns:
             number = line.numbers.get(column.key, Number())
-            row += [*(_precise(one) for one in (number.value, number.low, number.high)), number.mark]
+            row += [*(precise(one) for one in (number.value, number.low, number.high)), number.mark]
         why = [f"{which}: {_one_line(reason)}" for which, reason in summary.failures if _of(which, line.method)]
-        row += ["; ".join(why), *(_precise(line.prices.get(price.key)) for price in prices)]
+        row += ["; ".join(why), *(precise(line.prices.get(price.key)) for price in prices)]
         writer.writerow(row)
     return out.getvalue()
 
@@ -117,12 +114,6 @@ def number(found: Number | None, column: Column, state: str = "done") -> tuple[s
     return _interval(found, column), found.mark
 
 
-def grid(rows: Sequence[Cells]) -> list[str]:
-    """A table in Markdown, header first, line by line."""
-    lines = ["| " + " | ".join(_markdown(one) for one in row) + " |" for row in rows]
-    return [lines[0], "|" + "---|" * len(rows[0]), *lines[1:]]
-
-
 def _interval(found: Number, column: Column) -> str:
     scale = 100 if column.share else 1
     value, low, high = (
@@ -158,12 +149,6 @@ def _meaning(summary: Summary) -> str:
     return " ".join(f"{column.title[0].upper()}{column.title[1:]}: {column.note}." for column in summary.columns)
 
 
-def _markdown(cell: tuple[str, str]) -> str:
-    text, mark = cell
-    text = text.replace("|", "\\|")
-    return f"**{text}**" if mark == "best" and text else f"{text} {EQUAL}" if mark == "equal" else text
-
-
 def _latex_lines(rows: Sequence[Cells]) -> Iterator[str]:
     for row in rows:
         yield " & ".join(_latex(cell) for cell in row) + " \\\\"
@@ -180,11 +165,6 @@ def _tex(text: str) -> str:
     for sign in "&%$#_{}":
         text = text.replace(sign, f"\\{sign}")
     return text.replace("~", "\\textasciitilde ").replace("^", "\\textasciicircum ")
-
-
-def _precise(value: float | None) -> str:
-    """As many digits as files need: the last ones of a sum may differ between machines."""
-    return "" if value is None else f"{value:.10g}"
 
 
 def _one_line(text: str) -> str:

@@ -69,26 +69,13 @@ def help_text() -> str:
 
 def show(summary: Summary) -> None:
     """The table on standard output."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    from xpo.bench.table import EQUAL, LEGEND, cost, quality
+    from xpo.bench.table import LEGEND, cost, quality
     from xpo.cli.console import console
+    from xpo.train.tables import marked
 
     out = console()
     for rows in (quality(summary), cost(summary)):
-        made = Table(*(text for text, _ in rows[0]), box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-        for column in made.columns:
-            column.overflow = "fold"
-        for row in rows[1:]:
-            made.add_row(
-                *(
-                    Text(f"{text} {EQUAL}" if mark == "equal" else text, style="bold" if mark == "best" else "")
-                    for text, mark in row
-                )
-            )
-        out.print(made, "")
+        out.print(marked(rows), "")
     out.print(LEGEND, markup=False)
     for which, why in summary.failures:
         out.print(f"failed: {which}: {why}", markup=False)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from xpo.assess.summary import Summary
-    from xpo.assess.table import Cells
     from xpo.assess.win_table import WinSummary
+    from xpo.train.marked import Cells
 
 _USAGE = """\
 usage: xpo eval --model NAME[,NAME...] --output_dir DIR [--ref_model NAME] [--dataset NAME] [--SETTING VALUE ...]
@@ -99,26 +99,11 @@ def _show_wins(summary: WinSummary) -> None:
 
 
 def _tables(tables: Sequence[Sequence[Cells]]) -> None:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    from xpo.assess.table import EQUAL
     from xpo.cli.console import console
+    from xpo.train.tables import marked
 
-    out = console()
     for rows in tables:
-        made = Table(*(text for text, _ in rows[0]), box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-        for column in made.columns:
-            column.overflow = "fold"
-        for row in rows[1:]:
-            made.add_row(
-                *(
-                    Text(f"{text} {EQUAL}" if mark == "equal" else text, style="bold" if mark == "best" else "")
-                    for text, mark in row
-                )
-            )
-        out.print(made, "")
+        console().print(marked(rows), "")
 
 
 def _say(*lines: str) -> None:

@@ -16,11 +16,11 @@ from xpo.label.columns import left_out, rows_of
 from xpo.label.counts import Outcome, restore_tally, saved_tally
 from xpo.label.labelling import Labeller
 from xpo.label.loading import labeller_of
-from xpo.label.progress import Bar
 from xpo.label.reading import Source, read_source
 from xpo.label.settings import SAMPLING, LabelSettings
 from xpo.label.writing import FREE, Output, Progress, checked, claim
 from xpo.plugins import load
+from xpo.train.bar import Bar
 from xpo.train.progress import say
 from xpo.train.settings import EMBEDDED
 
@@ -80,7 +80,7 @@ def _label(labeller: Labeller, settings: LabelSettings, source: Source, output: 
         restore_tally(tally, progress.judge)
     origin = _origin(settings, source)
     size, total = settings.own.batch_size, len(source.prompts)
-    with _kept(output), Bar(total, progress.done, outcome.rows) as bar:
+    with _kept(output), Bar("label", total, unit="prompt", done=progress.done, told=f"{outcome.rows} rows") as bar:
         while progress.done < total:
             some = source.prompts[progress.done : progress.done + size]
             rows: list[dict[str, Any]] = []
@@ -90,7 +90,7 @@ def _label(labeller: Labeller, settings: LabelSettings, source: Source, output: 
                 rows += made
             outcome.seconds += labeller.seconds
             output.append(rows, len(some), outcome.to_dict(), {} if tally is None else saved_tally(tally))
-            bar.show(progress.done, outcome.rows)
+            bar.step(len(some), f"{outcome.rows} rows")
     output.finish()
     return outcome
 

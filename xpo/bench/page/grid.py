@@ -7,7 +7,8 @@ from typing import Literal
 
 from xpo.bench.page.markup import Markup, Part, joined, name, tag
 from xpo.bench.page.methods import Method, glyph, state
-from xpo.bench.table import ARROWS, EQUAL
+from xpo.bench.table import ARROWS
+from xpo.train.marked import EQUAL
 
 _DIRECTIONS = {"up": "higher is better", "down": "lower is better"}
 _MARKS = {"best": "the best", "equal": "not distinguishable from the best"}

@@ -9,8 +9,9 @@ from typing import Any
 from xpo.bench.page.methods import Method, is_start
 from xpo.bench.records import done
 from xpo.bench.scores import Column, table_of
-from xpo.bench.summary import START, Number, Summary
+from xpo.bench.summary import START, Summary
 from xpo.bench.table import number
+from xpo.train.marked import Number
 
 #: What says how good samples are, the first that was measured.
 WORTH = ("mean_reward", "win_rate", "preference_accuracy")

@@ -10,7 +10,8 @@ from xpo.bench.page.methods import RING
 from xpo.bench.page.points import Point, frontier, title
 from xpo.bench.page.scale import Scale, span
 from xpo.bench.scores import Column
-from xpo.bench.summary import START, Number
+from xpo.bench.summary import START
+from xpo.train.marked import Number
 
 _RIGHT = 18
 #: Widths of a letter and heights of a line of a label, in units of the figure.

@@ -13,7 +13,8 @@ from xpo.bench.page.methods import Method, glyph, is_start
 from xpo.bench.page.points import title
 from xpo.bench.scores import PRICES, Column, main_column
 from xpo.bench.summary import START, Line, Summary
-from xpo.bench.table import EQUAL, LEGEND, number, settings
+from xpo.bench.table import LEGEND, number, settings
+from xpo.train.marked import EQUAL
 
 #: Methods that the headline names at most.
 _NAMED = 6

@@ -20,12 +20,25 @@ class Bar:
 
     Args:
         what: what is being done.
-        total: how often :meth:`step` will be called, in all.
+        total: how much there is of it.
+        unit: what is counted, for lines; ``what`` if not given.
+        done: how much of that an earlier start has done.
+        told: what else is to be shown.
     """
 
-    def __init__(self, what: str, total: int, console: Console | None = None, every: float = EVERY) -> None:
+    def __init__(
+        self,
+        what: str,
+        total: int,
+        console: Console | None = None,
+        every: float = EVERY,
+        *,
+        unit: str = "",
+        done: int = 0,
+        told: str = "",
+    ) -> None:
         self.what, self.total, self.every = what, total, every
-        self.done = 0
+        self.unit, self.done, self.told = unit, done, told
         self.console = console or STDERR
         self.bars: Progress | None = None
         self.task: TaskID | None = None
@@ -34,8 +47,8 @@ class Bar:
     def __enter__(self) -> Bar:
         if self.console.is_terminal and not self.console.is_dumb_terminal:
             columns = (TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn(), TimeRemainingColumn())
-            self.bars = Progress(*columns, console=self.console, transient=True)
-            self.task = self.bars.add_task(self.what, total=self.total)
+            self.bars = Progress(*columns, TextColumn("{task.fields[told]}"), console=self.console, transient=True)
+            self.task = self.bars.add_task(self.what, total=self.total, completed=self.done, told=self.told)
             self.bars.start()
         return self
 
@@ -45,11 +58,14 @@ class Bar:
         if self.bars is not None:
             self.bars.stop()
 
-    def step(self, count: int = 1) -> None:
+    def step(self, count: int = 1, told: str = "") -> None:
         """So many more are done."""
         self.done += count
         if self.bars is not None and self.task is not None:
-            self.bars.update(self.task, completed=self.done)
+            self.bars.update(self.task, completed=self.done, told=told)
         elif time.monotonic() - self.shown >= self.every or self.done == self.total:
             self.shown = time.monotonic()
-            self.console.print(Text(f"{self.what}  {self.done}/{self.total}"), soft_wrap=True)
+            count_of = (
+                f"{self.unit} {self.done}/{self.total}" if self.unit else f"{self.what}  {self.done}/{self.total}"
+            )
+            self.console.print(Text(f"{count_of}  {told}".rstrip()), soft_wrap=True)
