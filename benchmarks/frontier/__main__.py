@@ -10,8 +10,9 @@ from pathlib import Path
 
 from benchmarks.frontier.figure import draw
 from benchmarks.frontier.methods import BEST_OF, SWEEPS
-from benchmarks.frontier.record import RESULTS, read
+from benchmarks.frontier.record import RECORDS
 from benchmarks.frontier.table import tables
+from benchmarks.records import RESULTS
 from xpo.errors import SettingError, XpoError
 
 
@@ -39,9 +40,9 @@ def _again(what: str, words: Sequence[str]) -> int:
     parser.add_argument("records", nargs="+", type=Path, metavar="RECORD")
     for path in parser.parse_args(words).records:
         if what == "table":
-            print(tables(read(path)))
+            print(tables(RECORDS.read(path)))
         else:
-            draw(read(path), path.with_suffix(".svg"))
+            draw(RECORDS.read(path), path.with_suffix(".svg"))
             print(path.with_suffix(".svg"))
     return 0
 

@@ -16,7 +16,8 @@ from benchmarks.frontier.best_of import best_of, kl_bound
 from benchmarks.frontier.figure import draw
 from benchmarks.frontier.look import Seen, drawn, look, model, rewards_of
 from benchmarks.frontier.methods import BEST_OF, SWEEPS, Work
-from benchmarks.frontier.record import Record, begin, find, finish, place, resumed, save
+from benchmarks.frontier.record import RECORDS, begin, resumed
+from benchmarks.records import Record, find, finish, save
 from xpo.compat import no_bars, quiet
 from xpo.testbed import model_path
 from xpo.train.intervals import Estimate, mean_interval
@@ -46,7 +47,7 @@ def run(
     os.environ["XPO_CACHE"] = os.environ.get("XPO_CACHE") or str(folder / "cache")
     work = work or Work()
     record = begin(work) if resume is None else resumed(resume, work)
-    path = place(record, output) if resume is None else resume
+    path = RECORDS.place(record, output) if resume is None else resume
     todo = list(identities(methods, seeds))
     for number, wanted in enumerate(todo, 1):
         known = find(record, wanted)

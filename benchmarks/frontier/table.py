@@ -8,7 +8,8 @@ from typing import Any
 
 from benchmarks.frontier.methods import BEST_OF
 from benchmarks.frontier.points import Point, failures, points_of, reward_at, start_of
-from benchmarks.frontier.record import RESULTS, files, read
+from benchmarks.frontier.record import RECORDS
+from benchmarks.records import RESULTS
 from benchmarks.testbed.claims import shown
 from benchmarks.testbed.numbers import difference
 from xpo.train.intervals import Estimate
@@ -19,11 +20,12 @@ BUDGETS = (1.0, 2.0, 5.0, 10.0)
 
 def newest(folder: Path = RESULTS) -> str:
     """The figure and the tables of the newest record in a folder."""
-    found = files(folder)
+    found = RECORDS.everything(folder)
     if not found:
         return "Nothing has been measured yet.\n"
-    picture = found[-1].with_suffix(".svg").name
-    return f"![Mean true reward against KL to the start]({folder.name}/{picture})\n\n{tables(read(found[-1]))}"
+    path, record = list(found.items())[-1]
+    picture = f"{folder.name}/{path.with_suffix('.svg').name}"
+    return f"![Mean true reward against KL to the start]({picture})\n\n{tables(record)}"
 
 
 def tables(record: Mapping[str, Any]) -> str:

@@ -8,9 +8,10 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.records import RESULTS
 from benchmarks.rollouts.cases import CASES
 from benchmarks.rollouts.job import Work
-from benchmarks.rollouts.record import RESULTS, read
+from benchmarks.rollouts.record import RECORDS
 from benchmarks.rollouts.table import WARMUP, tables
 from xpo.errors import SettingError, XpoError
 
@@ -41,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _table(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.rollouts table", description="Tables of records.")
     parser.add_argument("records", nargs="+", type=Path, metavar="RECORD")
-    print("\n".join(tables(read(path)) for path in parser.parse_args(words).records))
+    print("\n".join(tables(RECORDS.read(path)) for path in parser.parse_args(words).records))
     return 0
 
 

@@ -15,14 +15,13 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.throughput.record import RESULTS, Record, finish, save
+from benchmarks.records import RESULTS, Record, Records, finish, save
 
-FORMAT = 1
+RECORDS = Records("networks")
 ROOT = Path(__file__).resolve().parents[2]
 #: Parameters of random Llamas; weights must weigh more than libraries and activations for memory to say anything.
 SIZES: Mapping[str, tuple[int, int, int]] = {  # hidden size, layers, inner size; 16 000 tokens
@@ -59,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _work(Path(words[1]))
         return 0
     if words[:1] == ["table"]:
-        print("\n".join("\n".join(table(json.loads(Path(name).read_text("utf-8")))) for name in words[1:]))
+        print("\n".join("\n".join(table(RECORDS.read(Path(name)))) for name in words[1:]))
         return 0
     args = _parser().parse_args(words)
     with tempfile.TemporaryDirectory() as temporary:
@@ -72,25 +71,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(work: Path, args: argparse.Namespace) -> Record:
     """Make the models, train every side in turn, and record. A side that fails says why."""
-    from xpo.train.machine import device, git_state, versions
+    from xpo.train.machine import device
 
-    record: Record = {
-        "benchmark": "networks",
-        "format": FORMAT,
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "finished": None,
-        "machine": {**device("cpu"), "threads": args.threads},
-        "versions": versions(),
-        "git": git_state(Path(__file__).parent),
-        "settings": {
-            name: getattr(args, name) for name in ("size", "prompts", "samples", "tokens", "steps", "repeats")
-        },
-        "sides": {side: {"title": SIDES[side][0], "algo": SIDES[side][1]} for side in args.sides},
-        "runs": [],
-    }
-    stem = f"networks-{record['started'][:10]}"
-    names = (f"{stem}{'' if number == 1 else f'-{number}'}.json" for number in range(1, 1000))
-    path = next(args.output / name for name in names if not (args.output / name).exists())
+    options = ("size", "prompts", "samples", "tokens", "steps", "repeats")
+    record = RECORDS.begin(
+        {**device("cpu"), "threads": args.threads},
+        settings={name: getattr(args, name) for name in options},
+        sides={side: {"title": SIDES[side][0], "algo": SIDES[side][1]} for side in args.sides},
+        runs=[],
+    )
+    path = RECORDS.place(record, args.output)
     places, record["parameters"] = _prepare(work, args)
     for repeat in range(args.repeats):
         shift = repeat % len(args.sides)  # none is always first on a cold machine
@@ -199,10 +189,8 @@ def _work(path: Path) -> None:
 
 def newest(folder: Path = RESULTS) -> str:
     """The table of the newest record of a folder."""
-    records = [json.loads(path.read_text("utf-8")) for path in folder.glob("networks-*.json")]
-    if not records:
-        return "Nothing has been measured yet.\n"
-    return "\n".join(table(max(records, key=lambda record: str(record["started"]))))
+    records = list(RECORDS.everything(folder).values())
+    return "\n".join(table(records[-1])) if records else "Nothing has been measured yet.\n"
 
 
 def table(record: Mapping[str, Any]) -> Iterator[str]:

@@ -15,12 +15,14 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer
 
+from benchmarks.records import Record, finish, save
 from benchmarks.rollouts.cases import CASES, Case, Side
 from benchmarks.rollouts.job import Job, Work
-from benchmarks.rollouts.record import Record, begin, finish, place, save
+from benchmarks.rollouts.record import RECORDS
 from benchmarks.throughput.numbers import durations
 from xpo.errors import SettingError
 from xpo.testbed import model_path, rows
+from xpo.train.machine import device
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -41,8 +43,9 @@ def run(names: Iterable[str], model: str | None, work: Work, repeats: int, outpu
         raise SettingError(f"--model {model}: there is no model here; give a directory with config.json")
     prompts = write_prompts(place_of, work, folder / "prompts.jsonl")
     told = {"model": "xpo's testbed model" if model is None else Path(place_of).name, "work": asdict(work)}
-    record = begin(torch.get_num_threads(), {**told, "repeats": repeats})
-    path = place(record, output)
+    machine = {**device(), "threads": torch.get_num_threads()}
+    record = RECORDS.begin(machine, **told, repeats=repeats, cases=[])
+    path = RECORDS.place(record, output)
     for name in names:
         case = CASES[name]
         record["cases"].append({**asdict(case), "runs": []})

@@ -8,7 +8,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.rollouts.record import everything
+from benchmarks.records import RESULTS
+from benchmarks.rollouts.record import RECORDS
 from benchmarks.throughput.numbers import durations
 
 #: Steps at the beginning of a run that no table counts.
@@ -58,9 +59,9 @@ def summarise(runs: Sequence[Mapping[str, Any]]) -> Summary:
     )
 
 
-def newest(folder: Path | None = None) -> str:
+def newest(folder: Path = RESULTS) -> str:
     """The tables of a folder: of the newest record, and of those of the same code beside it."""
-    records = everything() if folder is None else everything(folder)
+    records = list(RECORDS.everything(folder).values())
     shown = [record for record in records if record["git"] == records[-1]["git"]]
     return "\n".join(map(tables, shown)) or "Nothing has been measured yet.\n"
 

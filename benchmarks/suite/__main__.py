@@ -7,9 +7,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.records import RESULTS
 from benchmarks.suite.figure import draw
 from benchmarks.suite.record import keep, picture, read
-from benchmarks.throughput.record import RESULTS
 from xpo.errors import XpoError
 
 

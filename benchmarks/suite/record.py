@@ -7,14 +7,12 @@ import json
 import re
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any
 
-from benchmarks.throughput.record import RESULTS
+from benchmarks.records import RESULTS, Record, unused
 from xpo.bench.store import FORMAT, RECORDS
 from xpo.errors import SettingError
 from xpo.train.output import replacing
 
-Record = dict[str, Any]
 _NAME = re.compile(r"zoo-(?P<day>\d{4}-\d{2}-\d{2})(?:-(?P<number>\d+))?\.json\.gz")
 
 
@@ -27,7 +25,7 @@ def keep(suite: Path, folder: Path = RESULTS, day: date | None = None) -> Path:
     record = _checked(suite / RECORDS, _text(suite / RECORDS))
     # The tables are made of the rest, by the code of the day on which they are shown.
     body = json.dumps({key: value for key, value in record.items() if key != "table"}, ensure_ascii=False)
-    path = _place(folder, day or datetime.now(UTC).date())
+    path = unused(folder, f"zoo-{day or datetime.now(UTC).date()}", ".json.gz")
     with replacing(path) as temporary:
         temporary.write_bytes(gzip.compress(body.encode(), mtime=0))
     return path
@@ -51,11 +49,6 @@ def files(folder: Path = RESULTS) -> list[Path]:
 def picture(path: Path) -> Path:
     """Where the figure of a record is."""
     return path.with_name(path.name.removesuffix(".json.gz") + ".svg")
-
-
-def _place(folder: Path, day: date) -> Path:
-    names = (f"zoo-{day}{'' if number == 1 else f'-{number}'}.json.gz" for number in range(1, 1000))
-    return next(folder / name for name in names if not (folder / name).exists())
 
 
 def _text(path: Path) -> str:

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.records import RESULTS
 from benchmarks.suite.kinds import KINDS, kind_of
 from benchmarks.suite.record import files, picture, read
-from benchmarks.throughput.record import RESULTS
 from xpo.bench.summary import Line, Summary, summarise
 from xpo.bench.table import LEGEND, cost, quality
 from xpo.train.marked import Cells, grid
@@ -91,9 +91,11 @@ def _where(record: Mapping[str, Any]) -> str:
     commits = sorted({_commit(cell["git"]) for cell in done})
     versions = [f"{name} {start['versions'][name]}" for name in ("torch", "transformers") if name in start["versions"]]
     prompts = len(start["examined"]["test"]["lengths"])
+    steps = " or ".join(map(str, sorted({cell["steps"] for cell in done})))
     return (
-        f"{len(record['methods'])} methods, seeds {', '.join(map(str, record['seeds']))}, {prompts} test prompts; "
-        f"{start['device']['name']}, xpo at {', '.join(commits)}, {', '.join(versions)}. Best win rate first."
+        f"{len(record['methods'])} methods, seeds {', '.join(map(str, record['seeds']))}, {steps} steps, "
+        f"{prompts} test prompts; {start['device']['name']}, xpo at {', '.join(commits)}, {', '.join(versions)}. "
+        "Best win rate first."
     )
 
 

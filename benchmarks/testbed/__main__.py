@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.throughput.record import RESULTS
+from benchmarks.records import RESULTS
 from xpo.errors import SettingError, XpoError
 
 
@@ -41,12 +41,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _table(words: Sequence[str]) -> int:
-    from benchmarks.testbed.record import read
+    from benchmarks.testbed.record import RECORDS
     from benchmarks.testbed.table import tables
 
     parser = argparse.ArgumentParser(prog="python -m benchmarks.testbed table", description="Tables of records.")
     parser.add_argument("records", nargs="+", type=Path, metavar="RECORD")
-    print("\n".join(tables(read(path)) for path in parser.parse_args(words).records))
+    print("\n".join(tables(RECORDS.read(path)) for path in parser.parse_args(words).records))
     return 0
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, variance
 from typing import Any
 
-from benchmarks.testbed.record import find
+from benchmarks.records import find
 from xpo.train.intervals import Estimate, Z, mean_interval, paired_interval
 
 Run = Mapping[str, Any]

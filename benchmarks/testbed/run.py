@@ -8,12 +8,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from benchmarks.records import Record, find, finish, save
 from benchmarks.testbed.ceiling import ceiling
 from benchmarks.testbed.experiments import Experiment
 from benchmarks.testbed.measure import identity, measure
-from benchmarks.testbed.record import Record, begin, find, finish, place, read, save
+from benchmarks.testbed.record import RECORDS
 from xpo.compat import no_bars, quiet
 from xpo.plugins import load
+from xpo.train.machine import device
 
 
 def run(
@@ -37,8 +41,9 @@ def run(
     quiet()
     no_bars()
     os.environ["XPO_CACHE"] = os.environ.get("XPO_CACHE") or str(work / "cache")
-    record = begin() if resume is None else read(resume)
-    path = place(record, output) if resume is None else resume
+    machine = {**device(), "threads": torch.get_num_threads()}
+    record = RECORDS.begin(machine, experiments={}, runs=[]) if resume is None else RECORDS.read(resume)
+    path = RECORDS.place(record, output) if resume is None else resume
     describe(record, wanted)
     todo = [(seed, name, side) for seed in seeds for name, one in wanted.items() for side in one.sides]
     for number, (seed, name, side) in enumerate(todo, 1):

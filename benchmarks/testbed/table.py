@@ -7,14 +7,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.records import RESULTS
 from benchmarks.testbed.claims import Judged, judged
 from benchmarks.testbed.numbers import runs_of
-from benchmarks.testbed.record import everything
+from benchmarks.testbed.record import RECORDS
 
 
-def newest(folder: Path | None = None) -> str:
+def newest(folder: Path = RESULTS) -> str:
     """The tables of a folder: of every experiment those of the newest record that has it."""
-    records = everything() if folder is None else everything(folder)
+    records = list(RECORDS.everything(folder).values())
     homes = {name: record for record in records for name in record["experiments"]}
     shown = [
         {**record, "experiments": {name: one for name, one in record["experiments"].items() if homes[name] is record}}

@@ -8,8 +8,9 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from benchmarks.records import RESULTS
 from benchmarks.throughput.cases import CASES, SIDES, USUAL
-from benchmarks.throughput.record import RESULTS, read
+from benchmarks.throughput.record import RECORDS
 from benchmarks.throughput.table import tables
 from xpo.errors import XpoError
 
@@ -36,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _table(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.throughput table", description="Tables of records.")
     parser.add_argument("records", nargs="+", type=Path, metavar="RECORD")
-    print(tables([read(path) for path in parser.parse_args(words).records]))
+    print(tables([RECORDS.read(path) for path in parser.parse_args(words).records]))
     return 0
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from transformers import AutoConfig, AutoTokenizer
 
+from benchmarks.records import Record, finish, save
 from benchmarks.throughput.cases import CASES, SIDES, Case
 from benchmarks.throughput.flops import Shape, shape_of
 from benchmarks.throughput.install import install
@@ -19,7 +20,7 @@ from benchmarks.throughput.measure import Run, measure, turns
 from benchmarks.throughput.model import SIZES, make_model
 from benchmarks.throughput.numbers import durations
 from benchmarks.throughput.plan import Plan, plan
-from benchmarks.throughput.record import Record, begin, finish, place, save
+from benchmarks.throughput.record import begin, place
 from benchmarks.throughput.rows import Source, source
 from benchmarks.throughput.wanted import Wanted
 from xpo.compat import no_bars, quiet
@@ -35,7 +36,7 @@ def run(wanted: Wanted) -> Record:
     install(wanted.work / "site")
     cases = [CASES[name] for name in wanted.cases if wanted.sides_of(CASES[name])]
     told = {name: getattr(wanted, name) for name in ("steps", "trl_steps", "warmup", "repeats")}
-    record = begin(wanted.device, wanted.threads, {"setup": asdict(wanted.setup()), **told})
+    record = begin(wanted.device, wanted.threads, setup=asdict(wanted.setup()), **told)
     path = place(record, wanted.output)
     sources = dict(_sources(wanted, cases))
     models = dict(_models(wanted, cases, sources))

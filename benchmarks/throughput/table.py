@@ -6,17 +6,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.records import RESULTS
 from benchmarks.throughput.numbers import Summary, machine_rate, summaries
-from benchmarks.throughput.record import everything, in_order
+from benchmarks.throughput.record import RECORDS
 
 #: Losses shown step by step, at most.
 _SHOWN = 8
 Cell = Callable[[Summary], str]
 
 
-def newest(folder: Path | None = None) -> str:
+def newest(folder: Path = RESULTS) -> str:
     """The tables of the records in a folder: for each machine and model the last time each case was measured."""
-    records = everything() if folder is None else everything(folder)
+    records = list(RECORDS.everything(folder).values())
     return tables(records) if records else "Nothing has been measured yet.\n"
 
 
@@ -24,7 +25,7 @@ def tables(records: Sequence[Mapping[str, Any]]) -> str:
     """Tables of some records. A case that was measured again under the same conditions is shown once, the last time."""
     taken: set[tuple[str, ...]] = set()
     parts = []
-    for record in reversed(in_order(dict(record) for record in records)):
+    for record in sorted(records, key=lambda record: str(record["started"]), reverse=True):
         where = _conditions(record)
         cases = [case for case in record["cases"] if (*where, case["name"]) not in taken]
         taken |= {(*where, case["name"]) for case in cases}

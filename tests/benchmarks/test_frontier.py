@@ -20,7 +20,7 @@ from benchmarks.frontier.figure import draw
 from benchmarks.frontier.look import divergences, drawn, held_out, look, model, rewards_of
 from benchmarks.frontier.methods import BEST_OF, SWEEPS, Sweep, Work
 from benchmarks.frontier.points import Point, failures, front, points_of, reward_at, start_of
-from benchmarks.frontier.record import begin, files, place, read
+from benchmarks.frontier.record import RECORDS, begin
 from benchmarks.frontier.run import identities, run
 from benchmarks.frontier.table import newest, tables
 from tests import tiny
@@ -210,20 +210,23 @@ def test_the_figure_is_made_of_the_record_alone_and_is_the_same_again(tmp_path: 
 def test_the_newest_record_is_shown_with_its_figure(tmp_path: Path) -> None:
     assert newest(tmp_path) == "Nothing has been measured yet.\n"
     record = of_record(*RUNS)
-    place(record, tmp_path).write_text(json.dumps(record), encoding="utf-8")
+    RECORDS.place(record, tmp_path).write_text(json.dumps(record), encoding="utf-8")
     later = {**record, "started": "2026-01-02T05:00:00", "runs": []}
-    assert place(later, tmp_path).name == "frontier-2026-01-02-2.json"
-    place(later, tmp_path).write_text(json.dumps(later), encoding="utf-8")
+    assert RECORDS.place(later, tmp_path).name == "frontier-2026-01-02-2.json"
+    RECORDS.place(later, tmp_path).write_text(json.dumps(later), encoding="utf-8")
     assert newest(tmp_path).startswith(
         f"![Mean true reward against KL to the start]({tmp_path.name}/frontier-2026-01-02-2.svg)"
     )
-    assert [path.name for path in files(tmp_path)] == ["frontier-2026-01-02.json", "frontier-2026-01-02-2.json"]
+    assert [path.name for path in RECORDS.everything(tmp_path)] == [
+        "frontier-2026-01-02.json",
+        "frontier-2026-01-02-2.json",
+    ]
 
 
 def test_records_of_other_benchmarks_are_refused(tmp_path: Path) -> None:
     (tmp_path / "frontier-x.json").write_text('{"benchmark": "testbed", "format": 1}', encoding="utf-8")
     with pytest.raises(SettingError, match="not a record of this benchmark"):
-        read(tmp_path / "frontier-x.json")
+        RECORDS.read(tmp_path / "frontier-x.json")
 
 
 # Runs
@@ -287,7 +290,7 @@ def test_the_program_draws_and_tells_of_records_and_refuses_what_it_does_not_kno
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     record = of_record(*RUNS)
-    path = place(record, tmp_path)
+    path = RECORDS.place(record, tmp_path)
     path.write_text(json.dumps(record), encoding="utf-8")
     assert main(["figure", str(path)]) == 0
     assert path.with_suffix(".svg").is_file()

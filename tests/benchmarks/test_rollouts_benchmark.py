@@ -18,7 +18,7 @@ from benchmarks.rollouts.__main__ import main
 from benchmarks.rollouts.cases import Case, Side
 from benchmarks.rollouts.clock import Clock
 from benchmarks.rollouts.job import Work
-from benchmarks.rollouts.record import place, read
+from benchmarks.rollouts.record import RECORDS
 from benchmarks.rollouts.run import measure, run
 from benchmarks.rollouts.table import WARMUP, newest, summarise, tables
 from xpo.errors import SettingError
@@ -95,7 +95,7 @@ def test_a_table_sets_every_side_against_the_first(tmp_path: Path) -> None:
     assert "not finished" not in told
     (tmp_path / "rollouts-2026-01-02.json").write_text(json.dumps(of_record(runs)), encoding="utf-8")
     assert newest(tmp_path) == told
-    assert place(of_record([]), tmp_path).name == "rollouts-2026-01-02-2.json"
+    assert RECORDS.place(of_record([]), tmp_path).name == "rollouts-2026-01-02-2.json"
 
 
 def test_a_failed_run_stays_in_the_table_and_out_of_the_numbers() -> None:
@@ -109,7 +109,7 @@ def test_records_of_other_benchmarks_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "other.json"
     path.write_text('{"benchmark": "testbed", "format": 1}', encoding="utf-8")
     with pytest.raises(SettingError, match="not a record of this benchmark"):
-        read(path)
+        RECORDS.read(path)
 
 
 def test_fewer_steps_than_warm_up_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
@@ -147,7 +147,7 @@ def test_both_sides_take_the_same_steps(tmp_path: Path, monkeypatch: pytest.Monk
         assert all(2 * 2 <= step["tokens"] <= 2 * 2 * 4 for step in one["sampling"])
         assert all(step["seconds"] > 0 for step in one["sampling"])
     (path,) = tmp_path.glob("rollouts-*.json")
-    assert tables(read(path)).count("| TRL |") == 1
+    assert tables(RECORDS.read(path)).count("| TRL |") == 1
 
 
 def test_a_process_that_fails_is_in_the_record_with_its_reason(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.records import find
 from benchmarks.testbed import __main__ as program
 from benchmarks.testbed import measure as measuring
 from benchmarks.testbed import ranking
@@ -20,7 +21,7 @@ from benchmarks.testbed.measure import identity
 from benchmarks.testbed.numbers import beyond, difference, pooled
 from benchmarks.testbed.online import PROMPTS, STEPS, known_judge, rewarded
 from benchmarks.testbed.ranking import accuracy, ndcg
-from benchmarks.testbed.record import find, read
+from benchmarks.testbed.record import RECORDS
 from benchmarks.testbed.run import run
 from benchmarks.testbed.table import newest, tables
 from xpo import SettingError
@@ -274,7 +275,7 @@ def test_a_run_leaves_a_record_that_can_be_gone_on_with(tmp_path: Path, monkeypa
     monkeypatch.setattr(measuring, "_command", broken)
     record, again = run(wanted, [0, 1], tmp_path, tmp_path, resume=path)
     assert again == path
-    found = [(one["seed"], one.get("failed")) for one in read(path)["runs"]]
+    found = [(one["seed"], one.get("failed")) for one in RECORDS.read(path)["runs"]]
     assert found == [(0, None), (1, "ValueError: not this time")]
     kept = find(record, {"algo": "dpo", "seed": 0})
     assert kept is not None

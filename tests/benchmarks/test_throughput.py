@@ -26,7 +26,7 @@ from benchmarks.throughput.model import make_tokenizer
 from benchmarks.throughput.numbers import summaries
 from benchmarks.throughput.plackett_luce import ABSENT, plackett_luce_loss
 from benchmarks.throughput.plan import Plan, plan
-from benchmarks.throughput.record import read
+from benchmarks.throughput.record import RECORDS
 from benchmarks.throughput.rows import MADE_UP, Source, made_up, rows_of, source
 from scripts.docs import generate
 from tests import tiny
@@ -237,7 +237,7 @@ def test_trl_and_both_layouts_take_the_same_steps(tmp_path: Path, monkeypatch: p
     words += ["--max_length", "200", "--threads", "1", "--plain-pairs", str(pairs)]
     assert program.main([*words, "--output", str(tmp_path)]) == 0
     [path] = tmp_path.glob("throughput-*.json")
-    record = read(path)
+    record = RECORDS.read(path)
     assert record["finished"] is not None
     for case in record["cases"]:
         found = summaries(record, case)

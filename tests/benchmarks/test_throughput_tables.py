@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
+from benchmarks.records import Record, save
 from benchmarks.throughput.cases import CASES
 from benchmarks.throughput.flops import Amount, Shape, Work, policy_flops, reference_flops
 from benchmarks.throughput.numbers import Summary, summaries
-from benchmarks.throughput.record import Record, place, read, save
+from benchmarks.throughput.record import RECORDS, place
 from benchmarks.throughput.table import newest, tables
 from xpo import SettingError
 
@@ -164,9 +165,9 @@ def test_records_are_added_and_read_back(tmp_path: Path) -> None:
         "throughput-2025-01-02-cpu.json",
         "throughput-2025-01-02-cpu-2.json",
     )
-    assert read(path) == record
+    assert RECORDS.read(path) == record
     assert newest(tmp_path) == tables([record])
     assert newest(tmp_path / "nowhere") == "Nothing has been measured yet.\n"
     path.write_text("{}")
     with pytest.raises(SettingError, match="not a record of this benchmark"):
-        read(path)
+        RECORDS.read(path)
