@@ -283,7 +283,7 @@ def _look(model: PreTrainedModel, batch: Batch, engine: Engine) -> tuple[torch.T
     model.zero_grad()
     scores = score(model, batch, engine)
     signs = torch.tensor([1.0 if number % 2 else -1.0 for number in range(len(batch))])
-    (scores.mean() * signs).sum().backward()
+    (scores.mean() * signs).sum().backward()  # type: ignore[no-untyped-call]  # torch
     gradient = torch.cat([one.grad.flatten() for one in model.parameters() if one.grad is not None])
     return scores.logps.detach(), gradient
 

@@ -116,7 +116,7 @@ def _model(row: Row, seed: int = 0) -> Any:
 def _data(row: Row) -> tuple[list[dict[str, Any]], list[Group]]:
     """The rows that TRL gets, and the same as groups of token ids."""
     kind = {"SFT": "demonstrations", "KTO": "labels"}.get(row.trainer, "pairs")
-    rows, groups = (make(kind, BATCH, longest=LONGEST) for make in (tiny.rows, tiny.groups))
+    rows, groups = tiny.rows(kind, BATCH, longest=LONGEST), tiny.groups(kind, BATCH, longest=LONGEST)
     for number, (texts, group) in enumerate(zip(rows, groups, strict=True)):
         if row.trainer == "Reward":
             texts["margin"] = group.columns["margin"] = 0.25 * (number % 3)
