@@ -37,6 +37,11 @@ torch.set_num_threads(1)
 WORDS = [*(f"w{number}" for number in range(37)), "<unk>", "<pad>", "</s>"]
 SIZE = len(WORDS)
 EOS, PAD = WORDS.index("</s>"), WORDS.index("<pad>")
+#: A chat template of these words: a word in front of what the user says, and another in front of the answer.
+CHAT = (
+    "{% for message in messages %}{% if message['role'] == 'user' %}w1 {{ message['content'] }} "
+    "{% else %}w2 {{ message['content'] }} </s> {% endif %}{% endfor %}{% if add_generation_prompt %}w2 {% endif %}"
+)
 
 
 def tokenizer(*, pad: str = "<pad>") -> PreTrainedTokenizerFast:
@@ -82,6 +87,15 @@ def saved(folder: Path, seed: int = 0, **settings: Any) -> Path:
     """A model and its tokenizer on disk."""
     model(seed, **settings).save_pretrained(folder)
     tokenizer().save_pretrained(folder)
+    return folder
+
+
+def saved_for_chat(folder: Path) -> Path:
+    """The same with a chat template."""
+    words = tokenizer()
+    words.chat_template = CHAT
+    saved(folder)
+    words.save_pretrained(folder)
     return folder
 
 

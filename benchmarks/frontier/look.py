@@ -18,7 +18,7 @@ from xpo.feedback.sampling import Sampling, sample
 from xpo.models.load import load_policy, load_tokenizer
 from xpo.models.scoring import score
 from xpo.testbed import model_path, rows, testbed_reward
-from xpo.train.run import EXAMINED_TOKENS
+from xpo.train.examination import EXAMINED_TOKENS
 from xpo.train.settings import ModelSettings
 
 #: Groups scored at once.

@@ -151,7 +151,7 @@ def test_settings_out_of_range_are_refused(name: str, wrong: dict) -> None:
 def test_a_level_that_does_not_exist_is_refused_with_those_that_do() -> None:
     """Its sum would be taken for its mean."""
     with pytest.raises(PluginError, match=r"level 'sequence', and there is no such level; there are 'pair', one"):
-        Term(torch.zeros(2), "sequence")  # type: ignore[arg-type]
+        Term(torch.zeros(2), "sequence")  # type: ignore[arg-type]  # the mistake
 
 
 @pytest.mark.parametrize(
@@ -159,9 +159,9 @@ def test_a_level_that_does_not_exist_is_refused_with_those_that_do() -> None:
     [
         (lambda: as_loss(torch.zeros(2)), r"loss\(\) returned a Tensor; return Loss\(\[Term\(values, level\)\]\)"),
         (lambda: as_loss(None), "returned None"),
-        (lambda: Loss(Term(torch.zeros(2), "pair")), "terms of a loss are a Term"),  # type: ignore[arg-type]
-        (lambda: Loss([torch.zeros(2)]), "terms of a loss are"),  # type: ignore[list-item]
-        (lambda: Term(0.5, "pair"), "are 0.5; they must be a tensor"),  # type: ignore[arg-type]
+        (lambda: Loss(Term(torch.zeros(2), "pair")), "terms of a loss are a Term"),  # type: ignore[arg-type]  # the mistake
+        (lambda: Loss([torch.zeros(2)]), "terms of a loss are"),  # type: ignore[list-item]  # the mistake
+        (lambda: Term(0.5, "pair"), "are 0.5; they must be a tensor"),  # type: ignore[arg-type]  # the mistake
     ],
 )
 def test_what_is_no_loss_says_what_one_is(returned: Callable[[], object], words: str) -> None:

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from tests import tiny
-from tests.runs.conftest import CHAT
 from xpo.cli import main
 
 #: Judges and rewards of a user.
@@ -116,11 +115,7 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def chatty(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The first one with a chat template."""
-    folder = tiny.saved(tmp_path_factory.mktemp("eval") / "chatty")
-    tokenizer = tiny.tokenizer()
-    tokenizer.chat_template = CHAT
-    tokenizer.save_pretrained(folder)
-    return folder
+    return tiny.saved_for_chat(tmp_path_factory.mktemp("eval") / "chatty")
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import pytest
 
 from tests import tiny
 from tests.assess.conftest import SOURCE
+from tests.refusals import refused
 from xpo.cli import main
 
 PAIRS = [
@@ -231,12 +232,7 @@ R = "--reward mine.py:length"
 def test_a_mistake_is_one_message_and_nothing_is_written(
     line: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before = sorted(str(path) for path in Path().rglob("*") if "__pycache__" not in str(path))
-    assert main(["eval", *line.split()]) == 2
-    told = [text for text in capsys.readouterr().err.splitlines() if text.startswith("xpo: ")]
-    assert len(told) == 1
-    assert message in told[0]
-    assert sorted(str(path) for path in Path().rglob("*") if "__pycache__" not in str(path)) == before
+    assert message in refused(["eval", *line.split()], capsys)
 
 
 def test_one_process_only(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

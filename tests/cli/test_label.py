@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import MakePackage
+from tests.refusals import refused
 from xpo.cli import main
 from xpo.testbed import reward
 
@@ -136,12 +138,16 @@ def test_its_data_can_be_had_in_every_knob_and_split() -> None:
 def test_a_mistake_is_one_message_and_nothing_is_written(
     line: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before = sorted(str(path) for path in Path().rglob("*") if "__pycache__" not in str(path))
-    assert main(["label", *line.split()]) == 2
-    told = [text for text in capsys.readouterr().err.splitlines() if text.startswith("xpo: ")]
-    assert len(told) == 1
-    assert message in told[0]
-    assert sorted(str(path) for path in Path().rglob("*") if "__pycache__" not in str(path)) == before
+    assert message in refused(["label", *line.split()], capsys)
+
+
+@pytest.mark.parametrize("kind", ["judge", "reward"])
+def test_a_broken_plugin_is_explained(package: MakePackage, capsys: pytest.CaptureFixture[str], kind: str) -> None:
+    package("gone", {"gone.py": "raise ValueError('no')"}, {"point": "gone"})
+    assert main(["label", "--dataset", "pairs.jsonl", "--output", "out.jsonl", f"--{kind}", "gone"]) == 2
+    message = f"xpo: there is no {kind} 'gone', and the plugin of that name is broken: gone 1.0 "
+    assert capsys.readouterr().err.splitlines()[-1].startswith(message)  # behind a line about all that is broken
+    assert not Path("out.jsonl").exists()
 
 
 def test_one_process_only(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -99,7 +99,7 @@ def chat(text: str | None, tops: Mapping[str, float] | None = None, usage: tuple
 def judging(service: Service, spec: str = "openai:tiny", **options: Any) -> Judge:
     judge = find_judge(spec, {}, ModelSettings(), JudgeOptions(url=service.url, **options))
     judge.bind(None, tiny.tokenizer())
-    server = judge.ask.server if isinstance(judge.ask, HttpJudge) else judge.ask.writer  # type: ignore[attr-defined]
+    server = judge.ask.server if isinstance(judge.ask, HttpJudge) else judge.ask.writer  # type: ignore[attr-defined]  # a server
     server.pause = 0.001
     return judge
 
@@ -292,7 +292,7 @@ def test_what_is_wrong_with_all_questions_ends_at_the_first(
         judge.compare(questions(5))
     assert message in str(error.value)
     assert service.url in str(error.value)
-    assert "sk-secret" not in str(error.value) + repr(judge) + repr(judge.ask.server)  # type: ignore[attr-defined]
+    assert "sk-secret" not in str(error.value) + repr(judge) + repr(judge.ask.server)  # type: ignore[attr-defined]  # it is a served one
     assert len(service.seen) == 1
     assert service.headers[0].get("Authorization") == (None if key is None else f"Bearer {key}")
 

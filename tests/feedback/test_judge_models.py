@@ -323,7 +323,7 @@ def test_a_rubric_of_a_local_model_samples_its_scores(
         replies.append((arguments, write(*arguments)))
         return replies[-1][1]
 
-    judge.ask.writer.write = kept  # type: ignore[method-assign]
+    judge.ask.writer.write = kept  # type: ignore[method-assign]  # to listen in
     judge.compare(QUESTIONS)
     ((texts_asked, samples, _, temperature), some) = replies[0]
     assert len(texts_asked) == 8
@@ -382,7 +382,7 @@ def test_a_rubric_of_the_policy_reads_its_scores(tmp_path: Path, monkeypatch: py
     assert judge.compare(QUESTIONS[:2]) == [0.0, 0.5]
     assert model.training
     assert isinstance(judge.ask, RubricJudge)
-    assert judge.ask.writer.model is model  # type: ignore[attr-defined]
+    assert judge.ask.writer.model is model  # type: ignore[attr-defined]  # the policy is what writes
 
 
 def test_a_judge_goes_where_the_policy_is(asked: Path, template: str) -> None:

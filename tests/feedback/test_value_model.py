@@ -63,7 +63,7 @@ def critic_of(policy: Policy, rewards: list[Reward], value_model: Path | None = 
 
 def readings(reward: Reward) -> list[float]:
     """What the reward model says of every text that ends before a completion token of the batch, by itself."""
-    model = reward.function.scalar.model  # type: ignore[union-attr]
+    model = reward.function.scalar.model  # type: ignore[union-attr]  # it is one of a model
     with torch.no_grad():
         rows = [torch.tensor([group.prompt_ids + one.ids[:at]]) for group, one, at in places()]
         model.config.pad_token_id = None
@@ -91,7 +91,7 @@ def test_values_begin_as_what_the_reward_model_reads(
     expected = [-2.0 * (one - scalars.ZERO.bias) for one in readings(rewards[0])]
     assert max(expected) - min(expected) > 0.3
     assert values[BATCH.mask].tolist() == pytest.approx(expected, abs=1e-5)
-    assert Path(rewards[0].function.scalar.name).name in critic.about  # type: ignore[union-attr]
+    assert Path(rewards[0].function.scalar.name).name in critic.about  # type: ignore[union-attr]  # it is one of a model
 
 
 def test_the_last_value_is_the_reward(base: Path, adapter: Path) -> None:
@@ -126,7 +126,7 @@ def test_gradients_reach_the_critics_own_weights_alone(
     critic = critic_of(policy, rewards, full if kind == "given" else None)
     torch.nn.init.normal_(critic.head.weight)
     before = {name: one.detach().clone() for name, one in policy.model.named_parameters()}
-    others = [reward.function.scalar.model for reward in rewards]  # type: ignore[union-attr]
+    others = [reward.function.scalar.model for reward in rewards]  # type: ignore[union-attr]  # it is one of a model
     numbers = [readings(reward) for reward in rewards]
     own = critic.own()
     assert not {one.data_ptr() for one in own.values()} & scalars.held(policy.model, *others).keys()
@@ -151,7 +151,7 @@ def test_four_networks_hold_the_backbone_once(base: Path, adapter: Path, continu
     rewards = judged(policy, adapter)
     critic = critic_of(policy, rewards)
     reference = make_reference(policy, ModelSettings())
-    four = [policy.model, reference.model, rewards[0].function.scalar.model, critic]  # type: ignore[union-attr]
+    four = [policy.model, reference.model, rewards[0].function.scalar.model, critic]  # type: ignore[union-attr]  # it is one of a model
     backbone = scalars.held(load_policy(scalars.config(base, use_peft=False)).model)
     together = scalars.held(*four)
     assert sum(together.values()) < 1.3 * sum(backbone.values())
@@ -194,7 +194,7 @@ def test_a_value_model_that_is_given_shares_nothing(base: Path, full: Path, lora
     rewards = judged(policy, full)
     for name, zero in ((base, True), (full, False)):  # a language model and a scalar one
         critic = critic_of(policy, rewards, name)
-        others = scalars.held(policy.model, rewards[0].function.scalar.model)  # type: ignore[union-attr]
+        others = scalars.held(policy.model, rewards[0].function.scalar.model)  # type: ignore[union-attr]  # it is one of a model
         assert not scalars.held(critic).keys() & others.keys()
         assert any("lora_" in one for one in critic.own()) == lora
         assert any("lora_" not in one and "head" not in one for one in critic.own()) != lora

@@ -12,7 +12,6 @@ import pytest
 
 from tests import tiny
 from tests.feedback.test_judge_http import service  # noqa: F401 - a server, as a fixture
-from tests.runs.conftest import CHAT
 from xpo.cli import main
 
 #: Judges and rewards of a user. Each question that is put to ``shorter`` leaves a line.
@@ -82,12 +81,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def chat_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same with a chat template."""
-    folder = tmp_path_factory.mktemp("label") / "chat"
-    tiny.model().save_pretrained(folder)
-    tokenizer = tiny.tokenizer()
-    tokenizer.chat_template = CHAT
-    tokenizer.save_pretrained(folder)
-    return folder
+    return tiny.saved_for_chat(tmp_path_factory.mktemp("label") / "chat")
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import pytest
 import torch
 
@@ -96,7 +98,7 @@ def test_the_guard_refuses_a_head_that_is_wrong() -> None:
         output.logits = output.logits * 1.5
         return output
 
-    forward.__signature__ = __import__("inspect").signature(inner)  # type: ignore[attr-defined]
+    forward.__signature__ = inspect.signature(inner)  # type: ignore[attr-defined]  # what transformers reads
     model.forward = forward
     engine, lines = choose_engine(model, groups(), "tree", CPU)
     assert (engine.layout, engine.compact) == ("tree", False)

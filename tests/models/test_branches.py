@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 import torch
@@ -75,9 +76,9 @@ def attended(monkeypatch: pytest.MonkeyPatch, some: list[Group], layers: int = 1
     """(B, S, K) of each call that attention makes for some groups."""
     calls: list[tuple[int, int, int]] = []
 
-    def counted(query: Tensor, key: Tensor, value: Tensor, **settings: object) -> Tensor:
+    def counted(query: Tensor, key: Tensor, value: Tensor, **settings: Any) -> Tensor:
         calls.append((query.shape[0], query.shape[2], key.shape[2]))
-        return scaled_dot_product_attention(query, key, value, **settings)  # type: ignore[arg-type]
+        return scaled_dot_product_attention(query, key, value, **settings)
 
     batch = Batch.of(some)
     layout = Tree()(batch, torch.arange(len(batch)))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -130,14 +132,14 @@ def test_modules_that_are_not_there(base: Path) -> None:
 
 
 @pytest.mark.parametrize("load", [load_policy, load_tokenizer])
-def test_a_model_that_is_nowhere(tmp_path: Path, load: object) -> None:
+def test_a_model_that_is_nowhere(tmp_path: Path, load: Callable[[ModelSettings], Any]) -> None:
     with pytest.raises(ModelError, match="neither a directory here nor a model that can be had from the hub"):
-        load(ModelSettings(model_name_or_path="nobody/nothing"))  # type: ignore[operator]
+        load(ModelSettings(model_name_or_path="nobody/nothing"))
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ModelError, match="cannot be loaded"):
-        load(ModelSettings(model_name_or_path=str(tmp_path)))  # type: ignore[operator]
+        load(ModelSettings(model_name_or_path=str(tmp_path)))
     with pytest.raises(SettingError, match="--model_name_or_path"):
-        load(ModelSettings())  # type: ignore[operator]
+        load(ModelSettings())
 
 
 def test_a_reward_model_has_one_output(tmp_path: Path) -> None:

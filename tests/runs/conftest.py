@@ -18,11 +18,6 @@ from tests.conftest import ROOT
 from xpo.cli import main
 from xpo.train.record import RunRecord
 
-CHAT = (
-    "{% for message in messages %}{% if message['role'] == 'user' %}w1 {{ message['content'] }} "
-    "{% else %}w2 {{ message['content'] }} </s> {% endif %}{% endfor %}{% if add_generation_prompt %}w2 {% endif %}"
-)
-
 
 @dataclass(frozen=True)
 class Done:
@@ -61,12 +56,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def chat_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same with a chat template."""
-    folder = tmp_path_factory.mktemp("tiny") / "chat"
-    tiny.model().save_pretrained(folder)
-    tokenizer = tiny.tokenizer()
-    tokenizer.chat_template = CHAT
-    tokenizer.save_pretrained(folder)
-    return folder
+    return tiny.saved_for_chat(tmp_path_factory.mktemp("tiny") / "chat")
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests import tiny
+from tests.refusals import one_message
 from tests.runs.conftest import Train, command
 
 Refused = Callable[..., str]
@@ -25,17 +26,13 @@ def refused(train: Train) -> Refused:
 
     def run(*arguments: Any, began: bool = False, **options: Any) -> str:
         done = train(*arguments, **options)
-        assert done.status == 2, done.err
+        said = one_message(done.status, done.err)
         assert not done.folder.exists()
         assert done.out == ""
-        said = done.err.splitlines()
-        [start] = [number for number, line in enumerate(said) if line.startswith("xpo: ")]
         if not began:  # what is found before the model is loaded comes alone
-            assert start == 0
-        message = "\n".join(said[start:])
-        assert "Traceback" not in done.err
-        assert len(message) < 1200
-        return message.removeprefix("xpo: ")
+            assert done.err.startswith("xpo: ")
+        assert len(said) < 1200
+        return said
 
     return run
 

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from tests import tiny
+from tests.refusals import one_message
 from tests.runs.conftest import Train
 from xpo.cli import main
 from xpo.train.record import RunRecord
@@ -92,6 +93,5 @@ def test_a_command_line_of_trl(
 )
 def test_flags_of_trl_that_would_be_ignored_are_refused(train: Train, flag: str, message: str) -> None:
     done = train(f"--algo dpo {flag}", data=PAIRS)
-    assert done.status == 2
-    assert message in done.err
+    assert message in one_message(done.status, done.err)
     assert not done.folder.exists()

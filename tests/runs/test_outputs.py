@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import xpo
 from tests import tiny
+from tests.refusals import one_message
 from tests.runs.conftest import Done, Train, command
 from xpo.data.sources import read
 from xpo.errors import PluginError
@@ -279,8 +280,7 @@ def test_a_bare_flag_resumes_in_place(trained: Train, earlier: Done) -> None:
 )
 def test_what_cannot_be_resumed(train: Train, earlier: Done, tmp_path: Path, flag: str, message: str) -> None:
     done = train("--algo dpo " + flag.format(folder=tmp_path, done=earlier.folder), data=PAIRS, out="new")
-    assert done.status == 2
-    assert message in done.err
+    assert message in one_message(done.status, done.err)
     assert not done.folder.exists()
     assert (earlier.folder / "checkpoint-2").exists()
 

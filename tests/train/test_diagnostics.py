@@ -1,34 +1,22 @@
-"""What is watched in every run: the numbers by hand, every alarm on made-up data, and silence on what is healthy."""
+"""The numbers that are watched in every run: by hand, over micro-batches and ranks, and in training."""
 
 from __future__ import annotations
 
-import io
-import json
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from rich.console import Console
 
 from tests import tiny
 from tests.conftest import ROOT
+from tests.train.madeup_runs import KEY
 from xpo import Batch, Completion, Group, Scores
-from xpo.cli import main
-from xpo.plugins import load
-from xpo.train import diagnostics
-from xpo.train.advice import MOST, advice
-from xpo.train.card import card
-from xpo.train.course import ENTRIES, Course
 from xpo.train.diagnostics import MEANINGS, WAITING, Diagnostics
-from xpo.train.record import Row, RunRecord
-from xpo.train.summary import print_summary
-from xpo.train.survey import REMARKS, remarks, survey
-
-KEY = "diagnostics/"
+from xpo.train.survey import REMARKS
 
 
 def scores(batch: Batch, sums: Sequence[float]) -> Scores:
@@ -61,9 +49,6 @@ def watched(
             pulls = torch.tensor(weights[first : first + size], dtype=torch.double)[batch.group]
             (policy.sum() * pulls).sum().backward()
     return {name.removeprefix(KEY): value for name, value in found.read(1).items()}
-
-
-# The numbers
 
 
 def test_pairs_by_hand() -> None:
@@ -179,16 +164,12 @@ def test_ranks_are_added_up(monkeypatch: pytest.MonkeyPatch) -> None:
     def both(mine: list[Any]) -> list[Any]:
         return mine * 2
 
-    monkeypatch.setattr(diagnostics, "gather_object", both)
-    monkeypatch.setattr("xpo.train.meter.gather_object", both)
+    monkeypatch.setattr("xpo.train.ranks.gather_object", both)
     batch = Batch.of([pair(1 + n, 2) for n in range(4)])
     found = Diagnostics()
     found.watch(batch, scores(batch, [float(n * n) for n in range(8)]), None, "pairs")
     assert KEY + "length_bias" in found.read(2)  # four pairs on each of two ranks are enough
     assert found.read(1) == {}
-
-
-# In training
 
 
 @pytest.mark.parametrize(
@@ -219,7 +200,7 @@ def test_a_run_logs_them_however_steps_are_split(tmp_path: Path, name: str, kind
 
 def test_a_rehearsal_leaves_no_trace(tmp_path: Path) -> None:
     some = tiny.trainer("simpo", tmp_path)
-    some.rehearse(next(iter(some.sampler(some.train_dataset, 4, train=True)))[0])
+    some.rehearse(next(iter(some.steps.sampler(some.train_dataset, 4, train=True)))[0])
     assert some._meter.read(1) == {}
 
 
@@ -229,283 +210,6 @@ def test_held_out_rows_are_watched_too(tmp_path: Path) -> None:
     found = some.evaluate()
     assert found["eval_diagnostics/chosen_gain"] == pytest.approx(0.0, abs=1e-6)
     assert "eval_diagnostics/effective_share" not in found
-
-
-# The course of a number
-
-
-def test_a_course_tells_change_from_noise() -> None:
-    rng = random.Random(2)
-
-    def course(values: Sequence[Any]) -> Course | None:
-        return Course.of([{"loss": 1.0, "x": value} for value in values], "x")
-
-    noise = course([rng.gauss(0, 1) for _ in range(40)])
-    trend = course([0.2 * n + rng.gauss(0, 1) for n in range(40)])
-    assert noise is not None
-    assert trend is not None
-    assert not noise.certain
-    assert trend.certain
-    assert trend.change == pytest.approx(0.2 * 32, abs=2)
-    assert course([1.0] * (ENTRIES - 1)) is None
-    assert course([1.0] * (ENTRIES - 1) + [math.nan, None, "x"]) is None
-    assert Course.of([{"eval_loss": 1.0, "x": 1.0}] * 20, "x") is None
-
-
-# The notes
-
-
-def history(**ends: tuple[float, float]) -> list[dict[str, float]]:
-    """Ten entries in which every number goes evenly from one end to the other; ``_`` in a name stays, ``__`` is /."""
-    return [
-        {"loss": 1.0, "step": n, **{key.replace("__", "/"): a + (b - a) * n / 9 for key, (a, b) in ends.items()}}
-        for n in range(10)
-    ]
-
-
-def notes(name: str, entries: Sequence[Mapping[str, Any]], **record: Any) -> list[str]:
-    usual = {"reference": "frozen", "algorithm_settings": {"beta": 0.1}}
-    sampling = {"rollout": {} if load().algorithm(name).cls.data == "rollouts" else None}
-    made = RunRecord("0", name, **{**usual, "settings": sampling, **record})
-    return advice(made, entries, tiny.algorithm(name))
-
-
-HEALTHY = history(
-    diagnostics__chosen_gain=(0.0, -0.3),
-    diagnostics__rejected_gain=(0.0, -0.4),
-    diagnostics__length_bias=(0.0, 0.3),
-    diagnostics__length_gap=(5.0, 5.0),
-    diagnostics__effective_share=(1.0, 0.4),
-    length=(20.0, 40.0),
-    finished=(0.8, 0.9),
-    reward__same=(0.1, 0.4),
-)
-
-
-def test_a_loss_that_is_no_number_is_the_first_note() -> None:
-    entries = [{**entry, "loss": math.nan if entry["step"] > 6 else 1.0} for entry in HEALTHY]
-    first = notes("dpo", entries)[0]
-    assert "no finite number at step 7 and later" in first
-    assert "xpo check dpo" in first
-
-
-ALARMS: dict[str, tuple[str, dict[str, tuple[float, float]], tuple[str, ...]]] = {
-    "displacement": (
-        "dpo",
-        {"diagnostics__chosen_gain": (0.0, -2.0), "diagnostics__rejected_gain": (0.0, -4.0)},
-        ("chosen completions lost 1.78 nats", "--sft_coef", "--beta"),
-    ),
-    "displacement of labels": (
-        "kto",
-        {"diagnostics__chosen_gain": (0.0, -2.0), "diagnostics__rejected_gain": (0.0, -4.0)},
-        ("lost 1.78 nats",),
-    ),
-    "displacement without a reference": (
-        "simpo",
-        {"diagnostics__chosen_logp": (-1.0, -3.0), "diagnostics__rejected_logp": (-1.0, -4.0)},
-        ("lost 1.78 nats", "--learning_rate"),
-    ),
-    "forgotten too much": ("npo", {"diagnostics__retain_logp": (-1.0, -3.0)}, ("to retain lost 1.78 nats",)),
-    "length bias": ("dpo", {"diagnostics__length_bias": (0.0, 0.8)}, ("correlation 0.76", "balance lengths")),
-    "rewards of length": (
-        "rloo",
-        {"diagnostics__length_bias": (0.2, 0.8), "length": (20.0, 80.0)},
-        ("from 23 to 77 tokens", "penalise length"),
-    ),
-    "rollouts that are cut": ("rloo", {"finished": (0.9, 0.4)}, ("57% of the sampled", "--max_completion_length")),
-    "rollouts rewarded alike": ("rloo", {"reward__same": (0.1, 0.9)}, ("86% of the prompts", "--num_generations")),
-    "weight on few": ("dpo", {"diagnostics__effective_share": (1.0, 0.1)}, ("15% of the prompts", "wrong labels")),
-}
-
-
-@pytest.mark.parametrize("alarm", ALARMS)
-def test_every_alarm_fires_alone(alarm: str) -> None:
-    name, ends, said = ALARMS[alarm]
-    [note] = notes(name, history(**ends))
-    for part in said:
-        assert part in note
-
-
-@pytest.mark.parametrize("name", ["dpo", "simpo", "kto", "rloo", "npo"])
-def test_healthy_runs_get_no_note(name: str) -> None:
-    assert notes(name, HEALTHY) == []
-    assert notes(name, []) == []
-
-
-def test_displacement_needs_a_growing_margin_and_more_than_noise() -> None:
-    both = history(diagnostics__chosen_gain=(0.0, -2.0), diagnostics__rejected_gain=(0.0, -1.0))
-    assert notes("dpo", both) == []
-    fall = history(diagnostics__chosen_gain=(0.0, -2.0), diagnostics__rejected_gain=(0.0, -4.0))
-    for entry, noise in zip(fall, (4, -4) * 5, strict=True):
-        entry[KEY + "chosen_gain"] += noise
-    assert notes("dpo", fall) == []
-
-
-def test_a_method_that_does_not_claim_to_raise_the_chosen_is_not_blamed() -> None:
-    fall = history(diagnostics__chosen_gain=(0.0, -2.0), diagnostics__rejected_gain=(0.0, -4.0))
-    assert notes("apo_down", fall) == []
-
-
-def test_beta_is_advised_only_where_it_ties_to_a_reference() -> None:
-    ends = ALARMS["displacement without a reference"][1]
-    assert "--beta" not in notes("simpo", history(**ends), reference=None)[0]
-
-
-def test_the_stand_in_for_a_reward_raises_no_alarm() -> None:
-    entries = history(diagnostics__chosen_logp=(-1.0, -1.0), diagnostics__length_bias=(0.0, 0.9))
-    assert notes("simpo", entries) == []
-
-
-def test_longer_rollouts_are_fine_when_length_is_not_what_pays() -> None:
-    assert notes("rloo", history(length=(20.0, 200.0), diagnostics__length_bias=(0.1, 0.3))) == []
-    assert notes("rloo", history(length=(80.0, 20.0), diagnostics__length_bias=(0.9, 0.9))) == []
-    [note] = notes("rloo", history(length=(80.0, 20.0), diagnostics__length_bias=(-0.9, -0.9)))
-    assert "from 77 to 23 tokens" in note
-
-
-def test_samples_that_grew_or_lost_their_end() -> None:
-    long = Row("mean length", 20.0, 80.0, "tokens", interval_change=(50.0, 70.0))
-    [note] = notes("dpo", [], comparison=[long])
-    assert "samples went from 20 to 80 tokens" in note
-    unsure = Row("mean length", 20.0, 80.0, "tokens", interval_change=(-5.0, 125.0))
-    assert notes("dpo", [], comparison=[unsure]) == []
-    [note] = notes("dpo", [], comparison=[Row("ended by itself", 0.9, 0.4, "%", "up")])
-    assert "40% of the samples ended by themselves, 90% before" in note
-
-
-def test_only_the_first_notes_are_shown() -> None:
-    everything = {key: value for _, ends, _ in ALARMS.values() for key, value in ends.items() if "logp" not in key}
-    found = dict.fromkeys(REMARKS, 0.9) | {"longest": 100.0}
-    shown = notes("dpo", history(**everything), data={"survey": found})
-    assert len(shown) == MOST
-    assert "chosen completions lost" in shown[0]
-
-
-# The rows
-
-
-def many(count: int = 60, seed: int = 0) -> list[Group]:
-    return tiny.groups("pairs", count, seed)
-
-
-def test_healthy_rows_have_nothing_to_remark() -> None:
-    found = survey(many(), "pairs")
-    assert found["duplicates"] == found["contradicted"] == found["unfinished"] == found["identical"] == 0.0
-    assert list(remarks(found)) == []
-    assert survey(many()[:10] * 2, "pairs") == {}
-    assert survey([Group([1])] * 100, "rollouts") == {}
-
-
-def test_repeats_and_contradictions() -> None:
-    groups = many()
-    turned = [Group(g.prompt_ids, g.completions, [(1, 0)]) for g in groups[:6]]
-    assert survey([*groups, *turned], "pairs")["contradicted"] == pytest.approx(12 / 66)
-    assert survey([*groups, *groups[:6]], "pairs")["duplicates"] == pytest.approx(6 / 66)
-    labels = [
-        Group(g.prompt_ids, [Completion(g.completions[0].ids, label=label)]) for g in groups for label in (True, False)
-    ]
-    assert survey(labels, "labels")["contradicted"] == 1.0
-    assert survey(labels, "labels")["duplicates"] == 0.0
-
-
-def test_labels_of_one_side_are_told_of_with_the_weight_that_would_balance_them() -> None:
-    groups = [Group([n], [Completion([n, 2], label=n % 6 == 0)]) for n in range(60)]
-    found = survey(groups, "labels")
-    assert found["desirable"] == pytest.approx(1 / 6)
-    weights = {"desirable_weight": 1.0, "undesirable_weight": 1.0}
-    [note] = notes("kto", [], data={"survey": found}, algorithm_settings=weights)
-    assert "17% of the labels are desirable" in note
-    assert "--desirable_weight to about 5" in note
-    assert notes("kto", [], data={"survey": found}, algorithm_settings={**weights, "desirable_weight": 5.0}) == []
-    [note] = notes("kto", [], data={"survey": {"desirable": 0.9}}, algorithm_settings=weights)
-    assert "--undesirable_weight to about 9" in note
-    assert notes("kto", [], data={"survey": {"desirable": 0.44}}, algorithm_settings=weights) == []
-
-
-def test_ties_and_equal_completions() -> None:
-    groups = [
-        Group([n], [Completion([5, n], score=1.0), Completion([5, n + n % 2], score=1.0 + (n % 4 == 0))])
-        for n in range(1, 61)
-    ]
-    found = survey(groups, "lists")
-    assert found["tied"] == pytest.approx(0.75)
-    assert found["identical"] == pytest.approx(0.25)
-
-
-def test_what_a_row_brings_along_may_equal_its_chosen_completion() -> None:
-    groups = many()
-    for group in groups:
-        group.completions.append(Completion(group.completions[0].ids, "gold"))
-    assert survey(groups, "pairs")["identical"] == 0.0
-
-
-def test_completions_that_were_cut() -> None:
-    groups = many()
-    for number, group in enumerate(groups):
-        group.completions[0].finished = number % 4 != 0
-        group.completions[1].ids = [7] * (100 if number % 3 == 0 else 80 + number % 3)
-    found = survey(groups, "pairs")
-    assert found["unfinished"] == pytest.approx(1 / 8)
-    assert found["at_limit"] == pytest.approx(1 / 6)
-    assert any("17% of the completions have exactly the 100 tokens" in remark for remark in remarks(found))
-
-
-def test_lengths_of_the_preferred() -> None:
-    groups = [
-        Group([n], [Completion([1] * 30, "chosen"), Completion([2] * 10, "rejected")], [(0, 1)]) for n in range(60)
-    ]
-    found = survey(groups, "pairs")
-    [note] = notes("dpo", [], data={"survey": found})
-    assert "preferred completions have 30 tokens and the others 10" in note
-    labels = [Group([n], [Completion([1] * (30 if n % 2 else 10), label=n % 2 == 1)]) for n in range(60)]
-    lists = [Group([n], [Completion([1] * k, score=float(k)) for k in (20, 10, 30)]) for n in range(60)]
-    for some, kind in ((labels, "labels"), (lists, "lists")):
-        sides = survey(some, kind)  # type: ignore[arg-type]  # a kind of data
-        assert (sides["length/chosen"], sides["length/rejected"]) == (30, 10)
-
-
-@pytest.mark.parametrize("name", REMARKS)
-def test_every_remark_can_be_made(name: str) -> None:
-    [note] = notes("dpo", [], data={"survey": {name: 0.9, "longest": 512.0}})
-    assert note.startswith("Data: 90% of the ")
-
-
-# Where they are shown
-
-
-def test_notes_are_printed_and_written_on_the_card() -> None:
-    record = RunRecord("0", "dpo", comparison=[Row("reward", 1, 2)], notes=["Something [was] off."])
-    stream = io.StringIO()
-    print_summary(record, console=Console(file=stream))
-    assert "note: Something [was] off." in stream.getvalue()
-    assert "What was off:\n\n- Something [was] off." in card(record, type(tiny.algorithm("dpo")))
-    assert "What was off" not in card(RunRecord("0", "dpo"), type(tiny.algorithm("dpo")))
-
-
-def test_a_run_says_what_was_off(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Through the command line: rows that contradict each other, and completions that are sampled."""
-    rows = tiny.rows("pairs", 60)
-    rows += [{**row, "chosen": row["rejected"], "rejected": row["chosen"]} for row in rows[:20]]
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    words = ["train", "--algo", "dpo", "--model", str(tiny.saved(tmp_path / "model")), "--use_cpu"]
-    words += ["--max_steps", "2", "--eval_size", "5", "--eval_prompts", "4", "--output_dir", str(tmp_path / "out")]
-    assert main([*words, "--dataset", str(tmp_path / "rows.jsonl")]) == 0
-    [note] = RunRecord.load(tmp_path / "out").notes
-    assert note.startswith("Data: ")
-    assert "say the opposite of another row" in note
-    assert f"note: {note}" in capsys.readouterr().out
-    assert note in (tmp_path / "out" / "README.md").read_text()
-    record = RunRecord.load(tmp_path / "out")
-    assert {"mean length", "ended by itself"} <= {row.name for row in record.comparison}  # advice reads them
-    assert KEY + "chosen_gain" in record.metrics
-    assert record.data["survey"]["contradicted"] > 0.1
-
-
-def test_records_without_a_survey_load(tmp_path: Path) -> None:
-    (tmp_path / "run.json").write_text('{"xpo_version": "0", "algorithm": "dpo"}')
-    record = RunRecord.load(tmp_path)
-    assert record.notes == []
-    assert advice(record, [], tiny.algorithm("dpo")) == []
 
 
 def test_the_documentation_names_every_number() -> None:

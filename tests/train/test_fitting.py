@@ -80,7 +80,7 @@ def test_the_rehearsal_takes_the_heaviest_batch(tmp_path: Path) -> None:
         rows = [groups[micro.rows[position]] for position in micro.part]
         return sum(len(row.prompt_ids) + sum(len(one.ids) for one in row.completions) for row in rows)
 
-    sampler = trainer.sampler(trainer.train_dataset, 2, train=True)
+    sampler = trainer.steps.sampler(trainer.train_dataset, 2, train=True)
     assert tokens(step) == max(tokens(micro) for (micro,) in sampler)
 
 

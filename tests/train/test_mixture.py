@@ -103,7 +103,7 @@ def test_helpers_learn_the_best_of_each_row_and_the_rows_beside(tmp_path: Path) 
     trainer = tiny.trainer("dpo", tmp_path, helpers=helpers, beside=[replay])
     method = trainer.algorithm
     assert isinstance(method, Mixture)
-    (micro,) = next(iter(trainer.sampler(trainer.train_dataset, 4, train=True)))
+    (micro,) = next(iter(trainer.steps.sampler(trainer.train_dataset, 4, train=True)))
     groups = trainer.train_dataset[micro].groups
     batch = Batch.of(groups)
     assert counts(batch)["pair", None, ""] == 4

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from xpo.api.groups import Completion, Group
+from xpo.api.groups import Completion, Group, Kind
+from xpo.train.dealing import differ
 from xpo.train.online import Forming
-from xpo.train.rollouts import differ
 
 
 def sampled(*scores: float) -> Group:
@@ -64,13 +64,13 @@ def test_a_list_is_what_it_was() -> None:
 
 
 @pytest.mark.parametrize("kind", ["pairs", "labels", "lists"])
-def test_samples_that_are_as_good_as_each_other_teach_nothing(kind: str) -> None:
-    assert Forming(kind).groups(sampled(0.5, 0.5, 0.5)) == []  # type: ignore[arg-type]
-    assert Forming(kind).groups(sampled(0.5)) == []  # type: ignore[arg-type]
+def test_samples_that_are_as_good_as_each_other_teach_nothing(kind: Kind) -> None:
+    assert Forming(kind).groups(sampled(0.5, 0.5, 0.5)) == []
+    assert Forming(kind).groups(sampled(0.5)) == []
 
 
 @pytest.mark.parametrize("kind", ["pairs", "labels", "lists"])
-def test_a_stand_in_can_always_be_had(kind: str) -> None:
+def test_a_stand_in_can_always_be_had(kind: Kind) -> None:
     bare = Group([1], [Completion([3]), Completion([3])])
-    made = Forming(kind).anyway(bare)  # type: ignore[arg-type]
+    made = Forming(kind).anyway(bare)
     assert [one.ids for group in made for one in group.completions] == [[3], [3]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -13,9 +14,9 @@ from xpo.train.record import Cost, Row, RunRecord, Sample
 from xpo.train.summary import cells, cost, duration, notes, number, print_summary
 
 
-def printed(record: RunRecord, **options: object) -> str:
+def printed(record: RunRecord, **options: Any) -> str:
     stream = io.TextIOWrapper(io.BytesIO(), encoding=str(options.pop("encoding", "utf-8")))
-    print_summary(record, console=Console(file=stream, **options))  # type: ignore[arg-type]
+    print_summary(record, console=Console(file=stream, **options))
     stream.seek(0)
     return stream.read()
 

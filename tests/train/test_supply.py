@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -59,8 +60,8 @@ class Source:
         return taken
 
 
-def of(source: Source, **more: int | None) -> Supply:
-    return Supply(source.fill, begin=source.begin, **more)  # type: ignore[arg-type]
+def of(source: Source, **more: Any) -> Supply:
+    return Supply(source.fill, begin=source.begin, **more)
 
 
 def sampled_at(steps: Sequence[Step]) -> list[int]:

@@ -42,7 +42,7 @@ TRAINING: Mapping[str, Any] = {
 }
 
 
-class InOrder(DPOTrainer):  # type: ignore[misc]
+class InOrder(DPOTrainer):  # type: ignore[misc]  # trl is not followed by mypy
     def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
         return SequentialSampler(train_dataset if train_dataset is not None else self.train_dataset)
 
@@ -110,7 +110,7 @@ def test_kto(tmp_path: Path, desirable: float, undesirable: float) -> None:
     assert distance(ours, theirs.model) < 1e-4
 
 
-class Given(RLOOTrainer):  # type: ignore[misc]
+class Given(RLOOTrainer):  # type: ignore[misc]  # trl is not followed by mypy
     """Takes completions instead of sampling them."""
 
     given: list[tuple[list[int], list[int]]]

@@ -22,7 +22,7 @@ from xpo.data.prepare import prepare
 from xpo.data.sources import Rows
 from xpo.models.scoring import score
 
-_PAIRS, _FREE, _HERE = "zoo/test_pairs_reference.py", "zoo/test_pairs_free.py", "zoo/test_field_bugs.py"
+_PAIRS, _FREE, _HERE = "zoo/test_pairs_mistakes.py", "zoo/test_pairs_free.py", "zoo/test_field_bugs.py"
 
 #: What goes wrong elsewhere -> file and name of the tests that hold it off.
 TESTS: Mapping[str, tuple[tuple[str, str], ...]] = {
@@ -81,13 +81,13 @@ TESTS: Mapping[str, tuple[tuple[str, str], ...]] = {
         (_HERE, "test_averages_are_over_the_completion_and_all_of_it"),
     ),
     "WPO's weights are of sums, and vanish": (
-        ("zoo/test_tokens.py", "test_the_weight_of_wpo_does_not_vanish_with_length"),
+        ("zoo/test_wpo.py", "test_the_weight_of_wpo_does_not_vanish_with_length"),
     ),
     "WPO's weights are off by one token": ((_HERE, "test_the_weights_of_wpo_are_of_the_tokens_they_belong_to"),),
-    "WPO's weights exceed 1": (("zoo/test_tokens.py", "test_the_weight_of_wpo_is_clamped_at_1"),),
+    "WPO's weights exceed 1": (("zoo/test_wpo.py", "test_the_weight_of_wpo_is_clamped_at_1"),),
     "log(1 + exp(x)) is infinite": (
         ("zoo/test_rewards.py", "test_the_log_of_one_plus_exp_overflows_elsewhere_but_not_here"),
-        (_PAIRS, "test_hundreds_of_nats_either_way_stay_finite_in_float32"),
+        ("zoo/test_pairs_in_common.py", "test_hundreds_of_nats_either_way_stay_finite_in_float32"),
     ),
     "IPO compares sums by accident": ((_PAIRS, "test_ipo_averages_unless_told_to_sum"),),
     "LD-DPO counts positions from the start of the prompt": (

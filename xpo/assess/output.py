@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from xpo.errors import SettingError
+from xpo.train.place import check_place
 
 RESULT = "eval.json"
 #: What an evaluation leaves in its directory.
@@ -30,14 +31,7 @@ def claim(output_dir: str, overwrite: bool, inputs: Iterable[str] = ()) -> Path:
     if not output_dir:
         raise SettingError("--output_dir is missing: the directory for eval.json, eval.md, eval.csv and items.jsonl")
     path = Path(output_dir).expanduser()
-    place = path
-    while not os.path.lexists(place) and place != place.parent:
-        place = place.parent
-    if not place.is_dir():
-        raise SettingError(f"--output_dir {path}: {place} is not a directory; choose another --output_dir")
-    parent = path.parent if place == path else place
-    if not os.access(parent, os.W_OK | os.X_OK):
-        raise SettingError(f"--output_dir {path}: {parent} is not writable; choose another --output_dir")
+    place = check_place(path, replaced=True)
     there = sorted(entry.name for entry in path.iterdir()) if place == path else []
     if not there:
         return path

@@ -56,11 +56,11 @@ def work(job: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     Raises:
         XpoError: it cannot be done, or model or data are no longer what they were when the suite began.
     """
-    from xpo.bench.suite import run_settings
+    from xpo.bench.settings import run_settings
     from xpo.compat import no_bars
     from xpo.models.load import load_tokenizer
     from xpo.plugins import load
-    from xpo.train.run import model_config
+    from xpo.train.networks import model_config
 
     no_bars()
     registry, shared = load(), job["shared"]
@@ -95,17 +95,17 @@ def work(job: Mapping[str, Any], folder: Path) -> dict[str, Any]:
             "data": found.fingerprint,
             "evaluators": [one.to_dict() for one in chosen],
             "examined": examined,
+            "notes": list(parts["test"].told),
             **_machine(device),
         }
 
+    start = json.loads((folder / job["start"] / RESULT).read_text(encoding="utf-8"))
+    _same_start(config, "cpu", start)  # before hours are spent on another one
     begun = time.perf_counter()
     record = _train(job, settings, found)
     trained = time.perf_counter()
     gc.collect()
-    model, digest = _start(config, device)
-    start = json.loads((folder / job["start"] / RESULT).read_text(encoding="utf-8"))
-    if digest != start["model"]:
-        raise ModelError("the start model is no longer what it was when the suite began; begin another suite")
+    model = _same_start(config, device, start)
     feedback = judging.feedback_of(shared, config, registry, model, tokenizer)
     policy = _trained(config, output, device)
     seen = exam.look(policy, tokenizer, parts, feedback, shared["eval_tokens"])
@@ -165,6 +165,14 @@ def _start(config: Any, device: Any) -> tuple[Any, str]:
 
     model = load_policy(config, training=False).model.eval().requires_grad_(False)
     return _moved(model, config, device), fingerprint(model)
+
+
+def _same_start(config: Any, device: Any, start: Mapping[str, Any]) -> Any:
+    """The start model, which must be the one that was examined."""
+    model, digest = _start(config, device)
+    if digest != start["model"]:
+        raise ModelError("the start model is no longer what it was when the suite began; begin another suite")
+    return model
 
 
 def _trained(config: Any, output: Path, device: Any) -> Any:

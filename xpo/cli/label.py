@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import textwrap
+from xpo.cli.settings import listed
 
 _USAGE = """\
 usage: xpo label --output FILE.jsonl [--model NAME] [--dataset NAME] (--judge NAME | --reward NAME ...)
@@ -44,10 +44,4 @@ def help_text() -> str:
     """The settings there are."""
     from xpo.label.settings import ABOUT, slots
 
-    lines = []
-    for name, slot in slots().items():
-        about = " ".join(str(ABOUT.get(name) or slot.field.metadata.get("help", "")).replace("%%", "%").split())
-        default = "" if slot.default in (None, "") else f" [{slot.default}]"
-        text = f"{about.rstrip('.')}{default}"
-        lines += textwrap.wrap(text, 110, initial_indent=f"  --{name:<24} ", subsequent_indent=" " * 29)
-    return _USAGE + "\n".join(lines) + "\n"
+    return _USAGE + listed(slots(), ABOUT)

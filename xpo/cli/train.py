@@ -7,6 +7,8 @@ import textwrap
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from xpo.cli.settings import listed
+
 if TYPE_CHECKING:
     from xpo.api.algorithm import Algorithm
     from xpo.train.vocabulary import Slot
@@ -89,19 +91,8 @@ def _about(algorithm: type[Algorithm[Any]]) -> list[str]:
 
 
 def _section(title: str, slots: Mapping[str, Slot]) -> str:
-    lines = [title]
-    for name, slot in slots.items():
-        about = " ".join(str(slot.field.metadata.get("help", "")).replace("%%", "%").split())
-        default = _shown(slot.default)
-        about = f"{about.rstrip('.')} [{default}]" if default else about
-        flag = slot.field.metadata.get("flag", name)
-        lines += textwrap.wrap(about or "-", 110, initial_indent=f"  --{flag:<24} ", subsequent_indent=" " * 29)
-    return "\n".join(lines) + "\n"
+    return f"{title}\n{listed(slots)}"
 
 
 def _wrapped(names: Iterable[str]) -> str:
     return textwrap.indent(textwrap.fill(" ".join(sorted(names)), 108, break_on_hyphens=False), "  ")
-
-
-def _shown(default: Any) -> str:
-    return "" if default in (None, "") else str(default)

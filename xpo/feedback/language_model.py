@@ -21,7 +21,7 @@ from xpo.feedback.parsing import PAIR, fill, read_template
 from xpo.feedback.questions import Answers, Asker, JudgeOptions, Reply, Wording, Writer, plain
 from xpo.feedback.sampling import Sampling, sample
 from xpo.models.load import load_policy, load_tokenizer
-from xpo.models.scoring import PLAIN, innermost, score
+from xpo.models.scoring import PLAIN, score, text_config
 
 #: Texts that are read at once.
 ROWS = 16
@@ -151,8 +151,7 @@ def put_beside(model: torch.nn.Module, policy: torch.nn.Module | None) -> None:
 
 def fits(model: torch.nn.Module, length: int) -> bool:
     """Whether a text of so many tokens is within what a model was made for."""
-    inner = innermost(model)
-    most = getattr(inner.config.get_text_config(), "max_position_embeddings", None)  # type: ignore[union-attr, operator]  # torch types every attribute
+    most = getattr(text_config(model), "max_position_embeddings", None)
     return most is None or length <= most
 
 

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 from xpo.errors import SettingError
 from xpo.feedback.judges import RUBRIC, SERVED
 from xpo.label.settings import ASKED, LabelSettings
+from xpo.train.rules import NOT_NEGATIVE, POSITIVE, SHARE, Rule, check_needed, check_rules
 
-_RANGES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+_RULES: Mapping[str, Rule] = {
     **dict.fromkeys(
         ("batch_size", "limit", "max_completion_length", "temperature", "top_k", "judge_timeout", "judge_concurrency"),
-        ("must be positive", lambda value: value > 0),
+        POSITIVE,
     ),
-    **dict.fromkeys(("judge_retries", "missing_eos_penalty"), ("must not be negative", lambda value: value >= 0)),
+    **dict.fromkeys(("judge_retries", "missing_eos_penalty"), NOT_NEGATIVE),
     "num_generations": ("must be at least 2, for completions are compared", lambda value: value >= 2),
-    "top_p": ("must be above 0 and at most 1", lambda value: 0 < value <= 1),
+    "top_p": SHARE,
 }
 _REQUIRES: Mapping[str, str] = {
     **dict.fromkeys(("judge_url", "judge_template", *ASKED), "judge"),
@@ -38,13 +38,8 @@ def check(settings: LabelSettings) -> None:
     rollout, by = settings.rollout, settings.changed
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise SettingError("xpo label is one process; start it without a launcher")
-    for name, (rule, holds) in _RANGES.items():
-        value = settings.value(name)
-        if value is not None and not holds(value):
-            raise SettingError(f"--{name} {rule}, not {value}")
-    for name, other in _REQUIRES.items():
-        if name in by and not settings.value(other):
-            raise SettingError(f"{by[name].label} has no effect without --{other}; give both or neither")
+    check_rules(_RULES, settings.value, by)
+    check_needed(_REQUIRES, settings.value, by)
     for name, kind in (("online_pairs", "pairs"), ("label_threshold", "labels")):
         if settings.own.to != kind:
             settings.refuse([name], f"it is about {kind}, and --to is {settings.own.to}")

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from xpo.api.groups import Completion
 from xpo.feedback.tally import Counts, Tally
 from xpo.label.labelling import Found
+from xpo.train.online import score_of
 
 
 @dataclass
@@ -61,8 +61,8 @@ class Outcome:
         if found.nothing:
             self.nothing[found.nothing] += 1
             return
-        best, worst = max(found.scored.completions, key=_score), min(found.scored.completions, key=_score)
-        if _score(best) > _score(worst):
+        best, worst = max(found.scored.completions, key=score_of), min(found.scored.completions, key=score_of)
+        if score_of(best) > score_of(worst):
             gap = len(best.ids) - len(worst.ids)
             self.decided += 1
             self.unequal += gap != 0
@@ -103,11 +103,6 @@ def restore_tally(tally: Tally, saved: Mapping[str, Any]) -> None:
     """Let a judge go on counting from what :func:`saved_tally` made."""
     for name, value in saved.items():
         setattr(tally, name, Counter(value) if name == "failed" else value)
-
-
-def _score(completion: Completion) -> float:
-    assert completion.score is not None
-    return completion.score
 
 
 def _some(count: int, what: str) -> str:

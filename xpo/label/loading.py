@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from xpo.feedback.judges import Judge, JudgeOptions, find_judge
+from xpo.feedback.judges import Judge, find_judge
 from xpo.feedback.reward_models import ModelReward
 from xpo.feedback.rewards import Reward, find_rewards
 from xpo.feedback.said import Verbatim
-from xpo.feedback.sampling import Sampling
 from xpo.feedback.verdicts import Feedback
 from xpo.label.labelling import Labeller
 from xpo.label.memory import MindfulJudge
 from xpo.label.settings import LabelSettings
 from xpo.models.load import load_policy, load_tokenizer
 from xpo.plugins import Registry
-from xpo.testbed.pool import model_path
-from xpo.train.online import Forming
+from xpo.train.judging import judge_options, refuse_broken
+from xpo.train.networks import embedded_model
+from xpo.train.online import Forming, sampling_by
 from xpo.train.settings import EMBEDDED, ModelSettings
 
 
@@ -29,11 +28,12 @@ def labeller_of(settings: LabelSettings, sampled: bool, registry: Registry) -> L
 
     Raises:
         SettingError: there is no such judge or reward.
+        PluginError: the plugin of that name is broken.
         ModelError: a model cannot be loaded.
     """
     config, rollout, seed = settings.model, settings.rollout, settings.own.seed
     if config.model_name_or_path is None and sampled:
-        config = replace(config, model_name_or_path=str(model_path()))  # type: ignore[call-arg]  # a field of trl's, which mypy does not follow
+        config = embedded_model(config)
     tokenizer = None
     if config.model_name_or_path is not None:
         tokenizer = load_tokenizer(config, settings.run.chat_template_path)
@@ -52,7 +52,7 @@ def labeller_of(settings: LabelSettings, sampled: bool, registry: Registry) -> L
         missing_eos_score=rollout.missing_eos_score,
     )
     forming = Forming(settings.own.to, rollout.online_pairs, rollout.label_threshold, seed)
-    return Labeller(feedback, forming, tokenizer, model, _sampling(settings) if sampled else None)
+    return Labeller(feedback, forming, tokenizer, model, sampling_by(rollout, seed) if sampled else None)
 
 
 def _model(config: ModelSettings, device: torch.device) -> torch.nn.Module:
@@ -80,14 +80,8 @@ def _judge(settings: LabelSettings, registry: Registry, config: ModelSettings) -
     rollout = settings.rollout
     if rollout.judge is None:
         return None
-    options = JudgeOptions(
-        rollout.judge_url,
-        rollout.judge_timeout,
-        rollout.judge_retries,
-        rollout.judge_concurrency,
-        rollout.judge_template,
-        seed=settings.own.seed,
-    )
+    refuse_broken("judge", rollout.judge, registry.judges, registry)
+    options = judge_options(rollout, settings.own.seed)
     return MindfulJudge.of(find_judge(rollout.judge, registry.judges, config, options))
 
 
@@ -95,21 +89,11 @@ def _rewards(settings: LabelSettings, registry: Registry, config: ModelSettings,
     rollout = settings.rollout
     if rollout.judge is not None:
         return []
-    found = find_rewards(rollout.reward or [EMBEDDED], rollout.reward_weights, registry.rewards, config)
+    specs = rollout.reward or [EMBEDDED]
+    for spec in specs:
+        refuse_broken("reward", spec, registry.rewards, registry)
+    found = find_rewards(specs, rollout.reward_weights, registry.rewards, config)
     for reward in found:
         if isinstance(reward.function, ModelReward):
             reward.function.scalar.model.to(device)
     return found
-
-
-def _sampling(settings: LabelSettings) -> Sampling:
-    rollout = settings.rollout
-    assert rollout.num_generations is not None
-    return Sampling(
-        rollout.num_generations,
-        rollout.max_completion_length,
-        rollout.temperature,
-        settings.own.seed,
-        top_k=rollout.top_k,
-        top_p=rollout.top_p,
-    )

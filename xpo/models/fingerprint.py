@@ -90,7 +90,7 @@ def _active(model: torch.nn.Module, wrappers: Wrappers) -> list[str]:
     if isinstance(model, PeftModel):
         return list(model.active_adapters)
     # transformers can put adapters into a model without a wrapper around the whole.
-    return sorted({name for module, _ in wrappers.values() for name in module.active_adapters})  # type: ignore[union-attr]
+    return sorted({name for module, _ in wrappers.values() for name in module.active_adapters})  # type: ignore[union-attr]  # torch types every attribute
 
 
 def _state(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from operator import attrgetter
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ from xpo.api.groups import Completion, Group
 from xpo.compat import attention_of
 from xpo.models.layout import Tree, padded
 from xpo.models.masks import no_tree
-from xpo.models.scoring import Engine, Model, assemble, backbone, forward, innermost, keeps_logits
+from xpo.models.scoring import Engine, Model, assemble, backbone, forward, innermost, keeps_logits, text_config
 
 #: Largest difference of a token's log-probability that float32 rounding is taken to explain.
 TOLERANCE = 1e-4
@@ -66,10 +67,10 @@ def choose_engine(model: Model, groups: Sequence[Group], layout: str, device: to
 
 def reach(model: Model) -> float:
     """Row width at which attention over a whole row costs as much as the weights of a layer: see ``Tree``."""
-    inner = innermost(model)
-    config = inner.config.get_text_config()  # type: ignore[operator,union-attr]
+    inner: Any = innermost(model)  # torch types every attribute
+    config = text_config(model)
     layers, width = int(config.num_hidden_layers), int(config.hidden_size)
-    embedded = {id(parameter) for parameter in inner.get_input_embeddings().parameters()}  # type: ignore[operator]
+    embedded = {id(parameter) for parameter in inner.get_input_embeddings().parameters()}
     weights = sum(one.numel() for one in backbone(inner).parameters() if id(one) not in embedded)
     # 2 multiply-adds a weight and token against 4 L width; looking is about half as fast as multiplying.
     return max(weights / layers / width / 4.0, 64.0)

@@ -56,7 +56,7 @@ def _mask(inner: torch.nn.Module, layout: Layout, window: int | None, chunk: int
         return _blocks(layout, window, chunk)
     seen = layout.visible(window, chunk)[:, None]
     if kind == BRANCHES:
-        seen.branches = Branches.of(layout, window, chunk)  # type: ignore[attr-defined]
+        seen.branches = Branches.of(layout, window, chunk)  # type: ignore[attr-defined]  # a mask is all that gets there
     if kind in ("sdpa", BRANCHES):
         return seen
     dtype: torch.dtype = inner.dtype  # type: ignore[assignment]  # torch types every attribute

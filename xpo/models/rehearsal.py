@@ -24,7 +24,17 @@ from xpo.models.memory import Passes, Sampled, Terms, expected_engine
 from xpo.models.outline import Outline
 from xpo.models.phases import Phase, Phases
 from xpo.models.reference import Reference, start_of
-from xpo.models.scoring import Engine, Scored, assemble, forward, head_of, innermost, keeps_logits, scalar_head
+from xpo.models.scoring import (
+    Engine,
+    Scored,
+    assemble,
+    forward,
+    head_of,
+    innermost,
+    keeps_logits,
+    scalar_head,
+    text_config,
+)
 
 #: Bytes for each logit of a token that is drawn: the logits, a copy, and their softmax and its sums in float64.
 DRAWN = 4 + 4 + 8 + 8
@@ -131,7 +141,7 @@ class _Rehearsal:
     def _booked(self, parameter: torch.nn.Parameter) -> None:
         """Tell the ledger of its gradient."""
         hook = parameter.register_post_accumulate_grad_hook  # torch leaves it untyped
-        hook(lambda one: self.ledger.book([one.grad], "gradients"))  # type: ignore[no-untyped-call]
+        hook(lambda one: self.ledger.book([one.grad], "gradients"))  # type: ignore[no-untyped-call]  # torch's
 
     def _step(self) -> None:
         """The step of the optimiser, which leaves its states behind, as after the first step of a run."""
@@ -186,7 +196,7 @@ class _Rehearsal:
             output = self.model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=True, **inputs)
             cache = sum(self.ledger.parts.values()) - before - output.logits.numel() * output.logits.element_size()
             held = dict(self.ledger.parts)
-        layers = int(getattr(innermost(self.model).config.get_text_config(), "num_hidden_layers", 1))  # type: ignore[operator, union-attr]
+        layers = int(getattr(text_config(self.model), "num_hidden_layers", 1))
         # One layer at a time is copied when a token is added.
         grown = int(cache * (sampled.prompt + sampled.tokens) / sampled.prompt * (1 + 1 / layers))
         held["activations"] = held.get("activations", 0) - cache + grown

@@ -6,13 +6,11 @@ what the rehearsal finds for dense models of the Llama family, with adapters and
 
 from __future__ import annotations
 
-from typing import Any
-
 from xpo.models.head import TILE
 from xpo.models.memory import Passes, Terms, expected_engine
 from xpo.models.outline import Outline
 from xpo.models.phases import Phase
-from xpo.models.scoring import head_of, innermost
+from xpo.models.scoring import head_of, text_config
 
 #: Numbers kept for each state, and for each number inside an MLP.
 STATES, INNER = 10, 3
@@ -23,7 +21,7 @@ TILES = 4
 def rough_phases(outline: Outline, terms: Terms, passes: Passes) -> list[Phase]:
     """The phases of a run by the rule of thumb."""
     model = outline.policy.model
-    config: Any = innermost(model).config.get_text_config()  # type: ignore[operator, union-attr]  # torch types every attribute
+    config = text_config(model)
     held = {"weights": 0, "adapters": 0, "reference": 0, "optimiser": 0}
     gradients = 0
     for tensor in (*model.parameters(), *model.buffers()):

@@ -193,8 +193,14 @@ def _inputs(inner: Model, layout: Layout) -> dict[str, Any]:
 def innermost(model: Model) -> Model:
     """The transformers model inside distributed and adapter wrappers."""
     while not hasattr(model, "get_input_embeddings") or hasattr(model, "get_base_model"):
-        model = model.get_base_model() if hasattr(model, "get_base_model") else model.module  # type: ignore[operator,assignment]
+        model = model.get_base_model() if hasattr(model, "get_base_model") else model.module  # type: ignore[operator,assignment]  # torch types every attribute
     return model
+
+
+def text_config(model: Model) -> Any:
+    """What the configuration of a model says of the part that reads text, inside whatever wrappers."""
+    inner: Any = innermost(model)  # torch types every attribute
+    return inner.config.get_text_config()
 
 
 def backbone(inner: Model) -> Model:
@@ -214,11 +220,11 @@ def scalar_head(inner: Model) -> Model | None:
 
 def head_of(model: Model) -> Head:
     """The projection of a model, with what its configuration says about logits."""
-    inner = innermost(model)
-    config = inner.config.get_text_config()  # type: ignore[operator,union-attr]
+    config = text_config(model)
     scale = float(getattr(config, "logit_scale", None) or 1.0) / float(getattr(config, "logits_scaling", None) or 1.0)
     softcap = getattr(config, "final_logit_softcapping", None) or getattr(config, "logits_soft_cap", None)
-    return Head(inner.get_output_embeddings(), scale, softcap)  # type: ignore[operator]
+    inner: Any = innermost(model)  # as above
+    return Head(inner.get_output_embeddings(), scale, softcap)
 
 
 @lru_cache(maxsize=64)

@@ -49,9 +49,15 @@ def introduce(
             say(line)
 
 
+def left_out(rows: int) -> list[str]:
+    """A line on rows that no step takes; none where there are none."""
+    return [f"{rows} rows a pass are left out: too few remain for the last step"] if rows else []
+
+
 def make_record(
     settings: Settings, algorithm: Algorithm[Any], policy: Policy, reference: Reference | None, material: Material
 ) -> RunRecord:
+    """The record of a run that is about to begin: what it is made of, without a result."""
     total, trainable = parameter_counts(policy.model)
     body = settings.to_dict()
     return RunRecord(
@@ -94,10 +100,15 @@ def make_record(
 
 
 def cost_of(trainer: PreferenceTrainer, seconds: float, cache: LogpCache | None) -> Cost:
+    """What training cost, over all ranks; every one must call it.
+
+    Args:
+        seconds: that training took.
+        cache: of the reference, where there is one.
+    """
     tokens = trainer.tokens_of_all_ranks()
-    sampled = trainer.sampling_of_all_ranks()
     return Cost(
-        sampling=sampled,
+        sampling=trainer.sampling_of_all_ranks(),
         steps=trainer.state.global_step,
         tokens=tokens,
         seconds=seconds,
@@ -119,4 +130,5 @@ def wasted(cost: Cost) -> list[str]:
 
 
 def now() -> str:
+    """The time in UTC, as ISO 8601 has it."""
     return datetime.now(UTC).isoformat(timespec="seconds")

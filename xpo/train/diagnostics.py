@@ -10,12 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from accelerate.utils import gather_object
 from torch import Tensor
 
 from xpo.api.batch import Batch, Scores
 from xpo.api.groups import Group, Kind
 from xpo.train.meter import Meter
+from xpo.train.ranks import gathered
 
 #: Every key that is logged, with its meaning.
 MEANINGS: Mapping[str, str] = {
@@ -106,7 +106,7 @@ class Diagnostics(Meter):
         self._fold()
         mine, self._moments = self._moments, {}
         moments: dict[str, list[float]] = {}
-        for part in gather_object([mine]) if world > 1 else [mine]:
+        for part in gathered(mine, world):
             for name, values in part.items():
                 _add(moments, name, *values)
         return {**found, **{f"diagnostics/{name}": value for name, value in _numbers(moments)}}

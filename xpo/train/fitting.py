@@ -9,16 +9,35 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from accelerate.utils import find_executable_batch_size, gather_object
+import torch
+from accelerate.utils import find_executable_batch_size
 
 from xpo.data.order import MicroStep
 from xpo.errors import SettingError
+from xpo.train.ranks import gathered
+from xpo.train.settings import Settings
 
 if TYPE_CHECKING:
     from xpo.train.trainer import PreferenceTrainer
 
 #: Passes over the data among whose micro-batches the heaviest is looked for.
 EPOCHS = 3
+
+
+def fitted(trainer: PreferenceTrainer, settings: Settings) -> list[str]:
+    """Make a run fit the machine where that is wanted, and say how; not where the size of samples is yet unknown.
+
+    Raises:
+        SettingError: nothing fits.
+    """
+    args = settings.training
+    wanted = torch.cuda.is_available() if args.auto_find_batch_size is None else args.auto_find_batch_size
+    args.auto_find_batch_size = False  # the loop's own search would start training over, from what it had learned
+    if not wanted or trainer.rollouts is not None:
+        return []
+    return fit_batch(
+        trainer, may_checkpoint=not settings.given & {"activation_checkpointing", "gradient_checkpointing"}
+    )
 
 
 def fit_batch(trainer: PreferenceTrainer, *, may_checkpoint: bool) -> list[str]:
@@ -79,15 +98,13 @@ def _largest(trainer: PreferenceTrainer, sizes: Sequence[int]) -> int | None:
         if "No executable batch size found" not in str(error):
             raise
         found = 0
-    if trainer.args.world_size > 1:
-        found = min(gather_object([found]))
-    return found or None
+    return min(gathered(found, trainer.args.world_size)) or None
 
 
 def heaviest(trainer: PreferenceTrainer, size: int) -> MicroStep:
     """The micro-batch with the most tokens among those to come, when this rank's hold ``size`` rows."""
     groups = trainer.train_dataset.groups
-    sampler = trainer.sampler(trainer.train_dataset, size, train=True)
+    sampler = trainer.steps.sampler(trainer.train_dataset, size, train=True)
     best: tuple[int, MicroStep] | None = None
     for epoch in range(min(EPOCHS, max(int(trainer.args.num_train_epochs), 1))):
         sampler.set_epoch(epoch)

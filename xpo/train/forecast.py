@@ -21,10 +21,10 @@ from xpo.models.outline import Outline, outline, outline_of
 from xpo.models.phases import Phase
 from xpo.models.rehearsal import rehearse
 from xpo.models.rough import rough_phases
+from xpo.train.examination import examined_prompts, examined_tokens
 from xpo.train.material import Material
 from xpo.train.online import forming_of, sampling_of
 from xpo.train.room import SPARE
-from xpo.train.run import EMBEDDED_PROMPTS, EXAMINED_TOKENS, PROMPTS
 from xpo.train.settings import ModelSettings, Settings
 from xpo.train.workload import Workload, answered, expected, heaviest_chunk
 
@@ -131,7 +131,7 @@ class Forecast:
         )
 
     def _passes(self, size: int, accumulation: int, layout: str) -> Passes:
-        args, run, material = self.settings.training, self.settings.run, self.material
+        args, material = self.settings.training, self.material
         checked = [compared(self.work.first(layout))]
         trained = self.work.heaviest(size, accumulation, layout, self.reach)
         if self.scalar:  # it is looked at by the comparisons it learns from
@@ -142,9 +142,7 @@ class Forecast:
             held = [one for group in material.held_out for one in expected(group, self.sampling, forming)]
             rows = args.per_device_eval_batch_size * self.work.groups_a_row
             scored += heaviest_chunk(held, rows, layout, self.reach)
-        count = EMBEDDED_PROMPTS if material.embedded else PROMPTS
-        prompts = material.prompts[: count if run.eval_prompts is None else run.eval_prompts]
-        longest = EXAMINED_TOKENS if self.sampling is None else self.sampling.max_tokens
+        prompts, longest = examined_prompts(self.settings, material), examined_tokens(self.settings)
         sampled = _sampled(prompts, 1, longest)
         look = [answered(group, Sampling(1, longest)) for group in prompts]
         scored += heaviest_chunk(look, EXAMINED, layout, self.reach)  # for the KL

@@ -19,7 +19,7 @@ from xpo.plugins import Registry
 from xpo.train.material import Material
 from xpo.train.online import forming_of, sampling_of
 from xpo.train.rollouts import Rollouts
-from xpo.train.settings import EMBEDDED, ModelSettings, Settings
+from xpo.train.settings import EMBEDDED, ModelSettings, RolloutSettings, Settings
 
 
 def feedback_of(
@@ -69,7 +69,7 @@ def _rewards(
     if not specs and material.embedded and (settings.rollout is None or settings.source("judge") is None):
         specs = [EMBEDDED]
     for spec in specs or ():
-        _refuse_broken("reward", spec, registry.rewards, registry)
+        refuse_broken("reward", spec, registry.rewards, registry)
     weights = None if settings.rollout is None else settings.rollout.reward_weights
     return find_rewards(specs or [], weights, registry.rewards, config, policy=policy)
 
@@ -79,19 +79,32 @@ def _judge(settings: Settings, registry: Registry, config: ModelSettings, policy
     rollout, spec = settings.rollout, settings.source("judge")
     if rollout is None or spec is None:
         return None
-    _refuse_broken("judge", spec, registry.judges, registry)
-    options = JudgeOptions(
+    refuse_broken("judge", spec, registry.judges, registry)
+    return find_judge(spec, registry.judges, config, judge_options(rollout, settings.training.seed), policy)
+
+
+def judge_options(rollout: RolloutSettings, seed: int) -> JudgeOptions:
+    """How a judge is asked, as the settings of a command say."""
+    return JudgeOptions(
         rollout.judge_url,
         rollout.judge_timeout,
         rollout.judge_retries,
         rollout.judge_concurrency,
         rollout.judge_template,
-        seed=settings.training.seed,
+        seed=seed,
     )
-    return find_judge(spec, registry.judges, config, options, policy)
 
 
-def _refuse_broken(kind: str, spec: object, known: Mapping[str, Any], registry: Registry) -> None:
-    """Say why a plugin does not bring what it means to bring, before the name is taken for something else."""
+def refuse_broken(kind: str, spec: object, known: Mapping[str, Any], registry: Registry) -> None:
+    """Say why a plugin does not bring what it means to bring, before the name is taken for something else.
+
+    Args:
+        kind: ``reward`` or ``judge``.
+        spec: what somebody asked for; an object has no plugin.
+        known: what plugins brought.
+
+    Raises:
+        PluginError: a plugin of that name is broken.
+    """
     if isinstance(spec, str) and spec not in known and (reason := registry.reason(kind, spec)):
         raise PluginError(reason)

@@ -60,7 +60,7 @@ def gather(
     source = settings.source("dataset_name")
     source = EMBEDDED if source is None else source
     brought = isinstance(source, str) and registry.dataset(source) is not None
-    embedded = isinstance(source, str) and source.partition(":")[0] == EMBEDDED
+    embedded = settings.testbed_data
     test = settings.run.dataset_test_split
     rows = _rows(source, kind, settings.run.dataset_train_split, settings, registry)
     evaluation = settings.source("eval_dataset")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from accelerate.utils import gather_object
 from torch import Tensor
 
 from xpo.api.loss import Loss
+from xpo.train.ranks import gathered
 
 
 class Meter:
@@ -54,7 +54,7 @@ class Meter:
         self._sums, self._counts, self._lowest = {}, {}, {}
         found: dict[str, list[float]] = {}
         lowest: dict[str, list[float]] = {}
-        for means, ends in gather_object([(mine, extremes)]) if world > 1 else [(mine, extremes)]:
+        for means, ends in gathered((mine, extremes), world):
             for name, (total, count) in means.items():
                 entry = found.setdefault(name, [0.0, 0.0])
                 entry[0] += total

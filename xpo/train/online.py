@@ -10,7 +10,7 @@ from typing import Literal
 
 from xpo.api.groups import Completion, Group, Kind
 from xpo.feedback.sampling import Sampling
-from xpo.train.settings import Settings
+from xpo.train.settings import RolloutSettings, Settings
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,13 @@ class Forming:
         """
         if self.kind == "pairs":
             return [_pair(group, better, worse) for better, worse in self._pairs(group.completions, stream, group.row)]
-        scores = [_score(one) for one in group.completions]
+        scores = [score_of(one) for one in group.completions]
         if len(scores) < 2 or (min(scores) == max(scores) and self.threshold is None):
             return []
         if self.kind == "lists":
             return [group]
         bar = sum(scores) / len(scores) if self.threshold is None else self.threshold
-        return [replace(group, completions=[replace(one, label=_score(one) > bar)]) for one in group.completions]
+        return [replace(group, completions=[replace(one, label=score_of(one) > bar)]) for one in group.completions]
 
     def anyway(self, group: Group) -> list[Group]:
         """Some groups of a prompt, whatever its samples are worth: stand-ins, which do not count."""
@@ -60,16 +60,17 @@ class Forming:
         if self.pairs == "random" and found:
             found = [random.Random(f"{self.seed}/{stream}/{row}").choice(found)]
         if self.pairs == "best_worst" and found:
-            found = [(max(samples, key=_score), min(samples, key=_score))]
-        ordered = [(a, b) if _score(a) > _score(b) else (b, a) for a, b in found]
-        return [(better, worse) for better, worse in ordered if _score(better) > _score(worse)]
+            found = [(max(samples, key=score_of), min(samples, key=score_of))]
+        ordered = [(a, b) if score_of(a) > score_of(b) else (b, a) for a, b in found]
+        return [(better, worse) for better, worse in ordered if score_of(better) > score_of(worse)]
 
 
 def _pair(group: Group, better: Completion, worse: Completion) -> Group:
     return replace(group, completions=[replace(better, role="chosen"), replace(worse, role="rejected")], pairs=[(0, 1)])
 
 
-def _score(completion: Completion) -> float:
+def score_of(completion: Completion) -> float:
+    """The score of a completion that must have one by now."""
     assert completion.score is not None
     return completion.score
 
@@ -87,12 +88,17 @@ def sampling_of(settings: Settings) -> Sampling | None:
     rollout = settings.rollout
     if rollout is None:
         return None
+    return sampling_by(rollout, settings.training.seed)
+
+
+def sampling_by(rollout: RolloutSettings, seed: int) -> Sampling:
+    """Sampling as the settings of a command say, which have been checked."""
     assert rollout.num_generations is not None
     return Sampling(
         rollout.num_generations,
         rollout.max_completion_length,
         rollout.temperature,
-        settings.training.seed,
+        seed,
         top_k=rollout.top_k,
         top_p=rollout.top_p,
     )

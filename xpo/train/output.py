@@ -12,6 +12,7 @@ from pathlib import Path
 
 from xpo.errors import SettingError
 from xpo.train.machine import is_main
+from xpo.train.place import check_place
 
 RUN = "run.json"
 HISTORY = "history.jsonl"
@@ -84,14 +85,7 @@ def claim(
 
 
 def _check(path: Path, overwrite: bool, resume: bool | str | os.PathLike[str] | None, inputs: list[Path]) -> Claim:
-    place = path
-    while not os.path.lexists(place) and place != place.parent:
-        place = place.parent
-    if not place.is_dir():
-        raise SettingError(f"--output_dir {path}: {place} is not a directory; choose another --output_dir")
-    if not os.access(place, os.W_OK | os.X_OK):
-        raise SettingError(f"--output_dir {path}: {place} is not writable; choose another --output_dir")
-
+    place = check_place(path)
     found = sorted({entry for pattern in OURS for entry in path.glob(pattern)}) if place == path else []
     checkpoints = sorted(
         (entry for entry in found if entry.name.startswith("checkpoint-") and entry.is_dir()),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from xpo.compat import no_bars
@@ -11,13 +11,13 @@ from xpo.models.load import load_tokenizer
 from xpo.models.memory import expected_engine
 from xpo.models.phases import Phase
 from xpo.plugins import load
-from xpo.testbed.pool import model_path
-from xpo.train.describe import label
+from xpo.train.describe import label, left_out
 from xpo.train.forecast import Forecast
 from xpo.train.material import Material, gather
+from xpo.train.networks import model_config
 from xpo.train.preflight import check_checkpoint, check_vocabulary, too_long
 from xpo.train.room import resident, room
-from xpo.train.settings import ModelSettings, Settings
+from xpo.train.settings import Settings
 
 LAYOUTS = ("padded", "tree")
 
@@ -104,7 +104,7 @@ def make_plan(settings: Settings) -> Plan:
     args = settings.training
     check_checkpoint(args, settings.entry.cls.name)
     algorithm = settings.make_algorithm()
-    config = _model(settings)
+    config = model_config(settings)
     tokenizer = settings.source("tokenizer") or load_tokenizer(config, settings.run.chat_template_path)
     material = gather(settings, algorithm, load(), tokenizer)
     device = str(args.device.type)
@@ -153,12 +153,6 @@ def make_plan(settings: Settings) -> Plan:
     )
 
 
-def _model(settings: Settings) -> ModelSettings:
-    if not settings.testbed_model:
-        return settings.model
-    return replace(settings.model, model_name_or_path=str(model_path()))  # type: ignore[call-arg]  # trl's
-
-
 def _layout(forecast: Forecast, name: str, size: int, accumulation: int, libraries: int) -> LayoutPlan:
     engine = expected_engine(forecast.outline.policy.model, name, forecast.device)
     counted = forecast.work.positions(name, engine.arrange)
@@ -175,9 +169,7 @@ def _reference(forecast: Forecast, settings: Settings) -> str:
 
 
 def _lines(forecast: Forecast, material: Material, settings: Settings) -> list[str]:
-    lines = [too_long(forecast.outline.policy, material), *forecast.lines]
-    if forecast.work.left_out:
-        lines.append(f"{forecast.work.left_out} rows a pass are left out: too few remain for the last step")
+    lines = [too_long(forecast.outline.policy, material), *forecast.lines, *left_out(forecast.work.left_out)]
     if forecast.sampling is not None:
         lines.append(
             f"an upper bound: {forecast.sampling.samples} completions of every prompt are counted with all "

@@ -10,9 +10,9 @@ from xpo.api.groups import Group
 from xpo.compat import get_last_checkpoint
 from xpo.errors import ModelError, SettingError
 from xpo.models.load import Policy
+from xpo.train.checkpoint import maker
 from xpo.train.material import Material
 from xpo.train.settings import TrainingArguments
-from xpo.train.trainer import STATE
 
 
 def check_checkpoint(args: TrainingArguments, algorithm: str) -> None:
@@ -31,11 +31,10 @@ def check_checkpoint(args: TrainingArguments, algorithm: str) -> None:
         raise SettingError(
             f"--resume_from_checkpoint {folder}: it is at step {step} already; raise --max_steps {args.max_steps}"
         )
-    state = folder / STATE
-    maker = json.loads(state.read_text(encoding="utf-8"))["algorithm"] if state.exists() else algorithm
-    if maker != algorithm:
+    made_by = maker(folder)
+    if made_by not in (None, algorithm):
         raise SettingError(
-            f"--resume_from_checkpoint {folder}: '{maker}' made it, and '{algorithm}' cannot continue its run; start "
+            f"--resume_from_checkpoint {folder}: '{made_by}' made it, and '{algorithm}' cannot continue its run; start "
             "from its weights with --model_name_or_path"
         )
 

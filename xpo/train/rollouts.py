@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, TypeVar
@@ -12,66 +12,19 @@ import torch
 from torch import Tensor
 
 from xpo.api.algorithm import Algorithm, Opponent
-from xpo.api.batch import Batch, Scores
 from xpo.api.groups import Completion, Group
-from xpo.data.order import MicroBatch
-from xpo.data.spread import even, spread
 from xpo.errors import FeedbackError
 from xpo.feedback.sampling import Mixture, Sampling, sample
 from xpo.feedback.verdicts import Feedback, Verdict
 from xpo.feedback.vllm import Server
-from xpo.models.reference import Reference
+from xpo.train.dealing import Dealing, Part, holding
+from xpo.train.experience import attach_experience
+from xpo.train.models import Models
 from xpo.train.online import Forming
+from xpo.train.sampling_cost import SamplingCost
+from xpo.train.supply import Step
 
-#: Column of completions: their log-probabilities under the reference, which has scored them when they were sampled.
-REFERENCE = "reference_logps"
-
-MakeBatch = Callable[[Sequence[Group], bool], Batch]
-Score = Callable[[Batch], Scores]
-Step = list[MicroBatch]
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Models:
-    """The models of a run and the processes they are on, as rollouts use them.
-
-    Attributes:
-        bare: the policy without distributed wrapper.
-        reference: the reference, where there is one.
-        policy, anchor: log-probabilities of a batch under the policy and under the reference, without gradient.
-        make_batch: lays groups out; the second argument says that they must not count.
-        gather: what every rank gives, in the order of ranks.
-        world, rank: number of ranks, and this one.
-    """
-
-    bare: torch.nn.Module
-    reference: Reference | None
-    policy: Score
-    anchor: Score | None
-    make_batch: MakeBatch
-    gather: Callable[[Any], list[Any]]
-    world: int = 1
-    rank: int = 0
-
-
-@dataclass
-class SamplingCost:
-    """What sampling took on this rank, and made.
-
-    Attributes:
-        seconds: spent on sampling, judging and scoring under the policy that sampled.
-        sampling_seconds: of them, on sampling alone.
-        tokens: sampled.
-        prompts: that were sampled for.
-        dropped: prompts that had nothing to learn from: no verdict, or samples that are all as good as each other.
-    """
-
-    seconds: float = 0.0
-    sampling_seconds: float = 0.0
-    tokens: int = 0
-    prompts: int = 0
-    dropped: int = 0
 
 
 @dataclass
@@ -120,14 +73,26 @@ class Rollouts:
         scored = [self._scored(group, found) for group, found in drawn]
         stand_in = _finite(self._whole(*drawn[0]))
         if self.forming is not None:
-            parts = [_Part(*one, stand_in) for one in zip(real, _split(scored, sizes), riding, streams, strict=True)]
-            return self._formed(models, steps, {id(part.micro): part for part in parts})
+            parts = [Part(*one, stand_in) for one in zip(real, _split(scored, sizes), riding, streams, strict=True)]
+            return self._dealt(models, Dealing(self.algorithm, self.forming), steps, parts)
         known = [[] if idle else [one for one in some if one is not None] for some in _split(scored, sizes)]
         self.cost.dropped += 0 if idle else scored.count(None)
-        self._experience(models, known if any(known) else [[stand_in]], idle=not any(known))
+        learned = known if any(known) else [[stand_in]]
+        attach_experience(self.algorithm, models, learned, keep_logps=self.keep_logps, idle=not any(known))
         own = {id(micro): [*some, *more] for micro, some, more in zip(real, known, riding, strict=True)}
         stand_in = next((group for some in known for group in some), stand_in)  # with the columns of experience
-        return [[_micro(micro, own.get(id(micro), []), stand_in) for micro in step] for step in steps]
+        return [[holding(micro, own.get(id(micro), []), stand_in) for micro in step] for step in steps]
+
+    def _dealt(self, models: Models, dealing: Dealing, steps: Sequence[Step], parts: Sequence[Part]) -> list[Step]:
+        """Steps of the groups that all ranks formed for them."""
+        own = {id(part.micro): part for part in parts}
+        mine = [dealing.bring([own[id(micro)] for micro in step if id(micro) in own]) for step in steps]
+        self.cost.dropped += sum(one.dropped for one in mine)
+        told = models.gather(mine)
+        return [
+            dealing.deal(step, [rank[number] for rank in told], models.world, models.rank)
+            for number, step in enumerate(steps)
+        ]
 
     def rehearse(self, model: torch.nn.Module, groups: Sequence[Group]) -> None:
         """Sample and judge some prompts, so that feedback that cannot be had shows before anything is written."""
@@ -202,111 +167,10 @@ class Rollouts:
         completions = [replace(one, score=score) for one, score in zip(group.completions, scores, strict=False)]
         return replace(group, completions=completions)
 
-    # What an algorithm learns from as it is
-
-    def _experience(self, models: Models, parts: Sequence[list[Group]], *, idle: bool) -> None:
-        """Write the columns of ``experience`` onto the completions of all parts, each of which is scored at once."""
-        batch = models.make_batch([group for part in parts for group in part], idle)
-        pieces = [models.make_batch(part, idle) for part in parts if part]
-        logps = _together(batch, [models.policy(piece) for piece in pieces])
-        anchor = models.anchor
-        anchors = None if anchor is None else _together(batch, [anchor(piece) for piece in pieces])
-        columns = dict(self.algorithm.experience(batch, logps, anchors))
-        if self.keep_logps:
-            columns["old_logps"] = logps.logps
-        if anchors is not None:
-            columns[REFERENCE] = anchors.logps
-        _attach(batch, columns)
-
-    # What becomes pairs, labels or lists
-
-    def _formed(self, models: Models, steps: Sequence[Step], own: dict[int, _Part]) -> list[Step]:
-        """Steps of the groups that all ranks formed for them, dealt out anew: a prompt may give none, or several."""
-        told = models.gather([self._made([own[id(micro)] for micro in step if id(micro) in own]) for step in steps])
-        return [self._dealt(models, step, [part[number] for part in told]) for number, step in enumerate(steps)]
-
-    def _made(self, parts: Sequence[_Part]) -> _Made:
-        assert self.forming is not None
-        made = _Made([], [], [])
-        for part in parts:
-            made.spare.append(part.stand_in)
-            if part.micro.idle:
-                continue
-            for place, group in zip(part.micro.micro.part, part.scored, strict=True):
-                formed = [] if group is None else self.forming.groups(group, part.stream)
-                groups = [one for one in formed if differ(one)]
-                self.cost.dropped += not groups
-                made.formed.append((place, groups))
-            sets = len(part.riding) // max(len(part.scored), 1)
-            made.riding.extend(
-                (number % sets, part.micro.micro.part[number // sets], group)
-                for number, group in enumerate(part.riding)
-            )
-        return made
-
-    def _dealt(self, models: Models, step: Step, made: Sequence[_Made]) -> Step:
-        """This rank's micro-batches of a step, once the algorithm's ``collate`` has seen all of it."""
-        assert self.forming is not None
-        formed = sorted((one for part in made for one in part.formed), key=lambda one: one[0])
-        riding = [one[2] for one in sorted((one for part in made for one in part.riding), key=lambda one: one[:2])]
-        groups = [group for _, some in formed for group in some]
-        least = self.algorithm.needs.least
-        if len({tuple(group.prompt_ids) for group in groups}) < least:  # a batch of one prompt is no batch either
-            stand_in = self._stand_in(next(group for part in made for group in part.spare))
-            return [replace(micro, groups=[stand_in], idle=True) for micro in step]
-        collated = self.algorithm.collate([*groups, *riding])
-        used = min(len(step), len(groups) // least)
-        sizes = [even(size, models.world) for size in even(len(groups), used)]
-        parts = spread([group.length for group in groups], sizes, "kept" if least > 1 else "even")
-        beside = spread([0] * len(riding), [even(size, models.world) for size in even(len(riding), used)], "kept")
-        rest = collated[len(groups) :]
-        own = [
-            [*(collated[place] for place in places[models.rank]), *(rest[place] for place in more[models.rank])]
-            for places, more in zip(parts, beside, strict=True)
-        ]
-        return [_micro(micro, own[number] if number < used else [], collated[0]) for number, micro in enumerate(step)]
-
-    def _stand_in(self, group: Group) -> Group:
-        """A group as the algorithm wants it, of a prompt with samples that teach nothing."""
-        assert self.forming is not None
-        formed, ids = self.forming.anyway(group)[0], group.prompt_ids
-        # Collate may want several rows, and of different prompts.
-        rows = [replace(formed, prompt_ids=[*ids, *ids[-1:] * number]) for number in range(self.algorithm.needs.least)]
-        return self.algorithm.collate(rows)[0]
-
-
-@dataclass(frozen=True)
-class _Part:
-    """A micro-batch of this rank: its prompts with scored samples, rows that ride along, and what stands in for it."""
-
-    micro: MicroBatch
-    scored: list[Group | None]
-    riding: list[Group]
-    stream: str
-    stand_in: Group
-
-
-@dataclass(frozen=True)
-class _Made:
-    """What one rank brings to a step: (place in the step, groups), (set, place, row that rides along), stand-ins."""
-
-    formed: list[tuple[int, list[Group]]]
-    riding: list[tuple[int, int, Group]]
-    spare: list[Group]
-
-
-def differ(group: Group) -> bool:
-    """Whether those of a pair differ: a judge that is not sure of itself may score one text twice, and differently."""
-    return all(group.completions[a].ids != group.completions[b].ids for a, b in group.pairs)
-
 
 def _finite(group: Group) -> Group:
     """What stands in must not bring a NaN: the loss is multiplied by 0, and that does not take one away."""
     return replace(group, completions=[replace(one, score=one.score or 0.0) for one in group.completions])
-
-
-def _micro(micro: MicroBatch, groups: list[Group], stand_in: Group) -> MicroBatch:
-    return replace(micro, groups=groups or [stand_in], idle=not groups)
 
 
 def _metrics(drawn: Sequence[tuple[Group, Verdict]], samples: int) -> dict[str, Tensor]:
@@ -328,28 +192,3 @@ def _metrics(drawn: Sequence[tuple[Group, Verdict]], samples: int) -> dict[str, 
 def _split(items: Sequence[T], sizes: Sequence[int]) -> list[list[T]]:
     rest = iter(items)
     return [list(islice(rest, size)) for size in sizes]
-
-
-def _together(batch: Batch, pieces: Sequence[Scores]) -> Scores:
-    """Scores of consecutive parts of ``batch`` as scores of the whole."""
-
-    def joined(parts: Sequence[Tensor]) -> Tensor:
-        table = parts[0].new_zeros(batch.mask.shape)
-        start = 0
-        for part in parts:
-            rows, width = part.shape
-            table[start : start + rows, :width] = part
-            start += rows
-        return table
-
-    values = [piece.values for piece in pieces if piece.values is not None]
-    return Scores(joined([piece.logps for piece in pieces]), batch.mask, values=joined(values) if values else None)
-
-
-def _attach(batch: Batch, columns: dict[str, Tensor]) -> None:
-    """Write per-completion numbers (C,) and per-token numbers (C, T) onto the completions themselves."""
-    completions = [completion for group in batch.groups for completion in group.completions]
-    lengths = batch.lengths.tolist()
-    for name, values in columns.items():
-        for completion, value, length in zip(completions, values.tolist(), lengths, strict=True):
-            completion.columns[name] = value[:length] if isinstance(value, list) else value

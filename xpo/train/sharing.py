@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from xpo.errors import SettingError, did_you_mean
+from xpo.train import rules
 from xpo.train.settings import ModelSettings, RolloutSettings, RunSettings
 from xpo.train.sources import Given
 from xpo.train.vocabulary import Slot, read_value, slots_of
@@ -52,9 +53,7 @@ class CommandSettings:
 
     def refuse(self, names: Iterable[str], why: str) -> None:
         """Raise where one of some settings was given, as it has no effect."""
-        for name in names:
-            if name in self.changed:
-                raise SettingError(f"{self.changed[name].label} has no effect here: {why}")
+        rules.refuse(names, self.changed, why)
 
 
 def slots_with(command: str, own: type[Any], shared: Shared) -> dict[str, Slot]:

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import math
-import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from itertools import groupby, islice
-from operator import attrgetter, itemgetter
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import gather_object
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainerControl
 
@@ -26,8 +22,7 @@ from xpo.api.groups import Group
 from xpo.api.loss import Counts, as_loss, counts, reduce
 from xpo.compat import EvalLoopOutput, checkpoint_activations, checkpoints
 from xpo.data.beside import Beside
-from xpo.data.order import MicroBatch, MicroStep, StepData, StepSampler
-from xpo.data.spread import Spread
+from xpo.data.order import MicroBatch, MicroStep, StepData
 from xpo.errors import SettingError
 from xpo.models.critic import Critic
 from xpo.models.follower import Follower
@@ -36,24 +31,15 @@ from xpo.models.load import Policy, has_dropout
 from xpo.models.reference import Reference
 from xpo.models.scoring import innermost, score
 from xpo.train.callbacks import Following, Passing
+from xpo.train.checkpoint import Kept
 from xpo.train.diagnostics import Diagnostics
-from xpo.train.rollouts import REFERENCE, Models, Rollouts, SamplingCost
+from xpo.train.experience import REFERENCE
+from xpo.train.models import Models
+from xpo.train.ranks import added, gathered
+from xpo.train.rollouts import Rollouts
+from xpo.train.sampling_cost import SamplingCost, of_all_ranks
+from xpo.train.steps import StepLoader, Steps
 from xpo.train.supply import Supply
-
-#: In every checkpoint: which algorithm made it, and the running state it keeps.
-STATE = "algorithm.json"
-#: The same of every process: samples that are yet to be used.
-SAMPLED = "sampled-{rank}.json"
-
-
-class StepLoader(DataLoader[MicroBatch]):
-    """Micro-batches in the order of a ``StepSampler``; the trainer tells it the epoch."""
-
-    def __init__(self, data: StepData, sampler: StepSampler, workers: int = 0) -> None:
-        super().__init__(data, batch_sampler=sampler, collate_fn=itemgetter(0), num_workers=workers)
-
-    def set_epoch(self, epoch: int) -> None:
-        self.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]  # a StepSampler
 
 
 class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers is not followed by mypy
@@ -92,9 +78,8 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers is not f
         self.adapters = policy.adapter is not None
         self.vocabulary = algorithm.needs.vocabulary
         self.rollouts = rollouts
-        self.iterations, self.window, self.rounds = iterations, window, rounds
+        self.steps = Steps(args, algorithm.needs.least, layout, iterations, window, rounds)
         self.follower, self.round_share = follower, round_share
-        self.layout = layout
         self.held_out = held_out
         self.temperature = rollouts.sampling.temperature if rollouts else 1.0
         self.tokens = 0
@@ -126,7 +111,7 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers is not f
         self.critic = None if critic is None else critic.to(args.device)
         #: What is called: the critic, or what keeps its gradients the same on all ranks.
         self._critic = critic if critic is None or args.world_size == 1 else self.accelerator.prepare_model(critic)
-        sampler = self.sampler(self.train_dataset, args.per_device_train_batch_size, train=True)
+        sampler = self.steps.sampler(self.train_dataset, args.per_device_train_batch_size, train=True)
         self.left_out = sampler.left_out
         first = [*self.train_dataset[next(iter(sampler))[0]].groups, max(train, key=attrgetter("length"))]
         #: How completions are computed, and what there is to say about it.
@@ -135,7 +120,7 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers is not f
             self.notes += critic.choose_engine(first, layout)
         self.reference = None if reference is None else reference.to(args.device).computed(self.engine, first, layout)
         if held_out and args.eval_strategy != "no":  # what is wrong with it must not come up after hours of training
-            self.sampler(self.eval_dataset, args.per_device_eval_batch_size, train=False)
+            self.steps.sampler(self.eval_dataset, args.per_device_eval_batch_size, train=False)
 
     # Data
 
@@ -145,34 +130,10 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers is not f
         return StepData(groups, list if forms else self.algorithm.collate, [Beside(rows, args.seed) for rows in beside])
 
     def get_train_dataloader(self) -> StepLoader:
-        return self._loader(self.train_dataset, self.args.per_device_train_batch_size, train=True)
+        return self.steps.loader(self.train_dataset, train=True)
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> StepLoader:
-        return self._loader(eval_dataset or self.eval_dataset, self.args.per_device_eval_batch_size, train=False)
-
-    def _loader(self, data: Any, size: int, *, train: bool) -> StepLoader:
-        return StepLoader(data, self.sampler(data, size, train=train), self.args.dataloader_num_workers)
-
-    def sampler(self, data: Any, size: int, *, train: bool) -> StepSampler:
-        """The order of some groups, in parts of ``size`` on each rank."""
-        least = self.algorithm.needs.least
-        # Statistics of a micro-batch must not be those of long rows here and of short ones there.
-        spread: Spread = "kept" if least > 1 else "even" if self.layout == "tree" else "alike"
-        return StepSampler(
-            data.groups,
-            per_device=size,
-            accumulation=self.args.gradient_accumulation_steps if train else 1,
-            world=self.args.world_size,
-            rank=self.args.process_index,
-            seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
-            shuffle=train and self.args.train_sampling_strategy != "sequential",
-            similar=train and self.args.train_sampling_strategy == "group_by_length",
-            spread=spread,
-            least=least,
-            repeat=self.iterations if train else 1,
-            window=self._window(len(data.groups)) if train and self.iterations > 1 else 1,
-            flag=f"--per_device_{'train' if train else 'eval'}_batch_size",
-        )
+        return self.steps.loader(eval_dataset or self.eval_dataset, train=False)
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[MicroBatch], num_batches: int, device: torch.device
@@ -198,20 +159,11 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers is not f
     def _supply(self) -> Supply:
         return Supply(
             partial(self._filled, stream="train"),
-            window=self.window,
-            repeat=self.iterations,
-            rounds=self.rounds,
+            window=self.steps.window,
+            repeat=self.steps.iterations,
+            rounds=self.steps.rounds,
             begin=self._begin_round,
         )
-
-    def _window(self, rows: int) -> int:
-        """Steps of the data in a window of steps that are repeated."""
-        if self.window is not None:
-            return self.window
-        args = self.args
-        a_pass = -(-rows // (args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size))
-        steps: float = args.max_steps / self.iterations if args.max_steps > 0 else args.num_train_epochs * a_pass
-        return max(1, math.ceil(steps / self.rounds))
 
     def _begin_round(self) -> None:
         if self.follower is not None and self.round_share is not None:
@@ -251,7 +203,7 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers is not f
             policy,
             None if reference is None else anchor,
             self._batch,
-            lambda mine: gather_object([mine]) if self.args.world_size > 1 else [mine],
+            partial(gathered, world=self.args.world_size),
             self.args.world_size,
             self.args.process_index,
         )
@@ -275,8 +227,8 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers is not f
         assert self.rollouts is not None
         return (
             self.rollouts.forming is None
-            and self.iterations == 1
-            and self.window == 1
+            and self.steps.iterations == 1
+            and self.steps.window == 1
             and self.args.world_size == 1
             and not self.train_dataset.beside
             and not checkpoints(innermost(self.model))
@@ -293,15 +245,7 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers is not f
         return total
 
     def _totals(self, batches: Sequence[Batch]) -> Counts:
-        mine: Counts = {}
-        for batch in batches:
-            for key, count in counts(batch).items():
-                mine[key] = mine.get(key, 0.0) + count
-        totals: Counts = {}
-        for part in gather_object([mine]) if self.args.world_size > 1 else [mine]:
-            for key, count in part.items():
-                totals[key] = totals.get(key, 0.0) + count
-        return totals
+        return added(gathered(added(map(counts, batches)), self.args.world_size))
 
     def _prepare_inputs(self, inputs: Batch) -> Batch:  # it is on its device already
         return inputs
@@ -418,7 +362,7 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers is not f
         """Split steps into smaller micro-batches."""
         self.args.per_device_train_batch_size = self._train_batch_size = size
         self.args.gradient_accumulation_steps = accumulation
-        self.left_out = self.sampler(self.train_dataset, size, train=True).left_out
+        self.left_out = self.steps.sampler(self.train_dataset, size, train=True).left_out
 
     def checkpoint_activations(self) -> None:
         """Compute activations again for the gradient rather than keep them."""
@@ -466,23 +410,13 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers is not f
 
     def tokens_of_all_ranks(self) -> int:
         """Tokens of prompts and completions trained on so far. Every rank must call it."""
-        return sum(gather_object([self.tokens]) if self.args.world_size > 1 else [self.tokens])
+        return sum(gathered(self.tokens, self.args.world_size))
 
     def sampling_of_all_ranks(self) -> dict[str, float] | None:
         """What sampling took; None where nothing is sampled. Every rank must call it."""
         if self.rollouts is None:
             return None
-        costs = gather_object([self.rollouts.cost]) if self.args.world_size > 1 else [self.rollouts.cost]
-        seconds = max(cost.sampling_seconds for cost in costs)
-        tokens = sum(cost.tokens for cost in costs)
-        return {
-            "prompts": sum(cost.prompts for cost in costs),
-            "dropped": sum(cost.dropped for cost in costs),
-            "tokens": tokens,
-            "seconds": seconds,
-            "tokens_per_second": tokens / seconds if seconds else 0.0,
-            "judging_seconds": max(cost.seconds - cost.sampling_seconds for cost in costs),
-        }
+        return of_all_ranks(gathered(self.rollouts.cost, self.args.world_size))
 
     # Logs and checkpoints
 
@@ -493,32 +427,15 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers is not f
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
-        if self.args.should_save:
-            folder = os.path.join(self._get_output_dir(trial), f"checkpoint-{self.state.global_step}")
-            with open(os.path.join(folder, STATE), "w", encoding="utf-8") as file:
-                json.dump({"algorithm": self.algorithm.name, "state": self.algorithm.state_dict()}, file)
-            if self.critic is not None:
-                self.critic.save(folder)
-            if self.follower is not None:
-                self.follower.save(folder)
-        if self.supply is not None:
-            folder = os.path.join(self._get_output_dir(trial), f"checkpoint-{self.state.global_step}")
-            os.makedirs(folder, exist_ok=True)
-            self.supply.save(Path(folder) / SAMPLED.format(rank=self.args.process_index))
+        folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
+        self._kept().save(folder, shared=self.args.should_save)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
-        path = os.path.join(resume_from_checkpoint, STATE)
-        if os.path.exists(path):
-            with open(path, encoding="utf-8") as file:
-                self.algorithm.load_state_dict(json.load(file)["state"])
-        if self.critic is not None:
-            self.critic.load(resume_from_checkpoint)
-        if self.follower is not None:
-            self.follower.load(resume_from_checkpoint)
-        sampled = Path(resume_from_checkpoint) / SAMPLED.format(rank=self.args.process_index)
-        if self.supply is not None and sampled.exists():
-            self.supply.load(sampled)
+        self._kept().load(Path(resume_from_checkpoint))
+
+    def _kept(self) -> Kept:
+        return Kept(self.algorithm, self.critic, self.follower, self.supply, self.args.process_index)
 
 
 @contextmanager
