@@ -151,6 +151,7 @@ def grid() -> dict[str, Any]:
 STATES = {
     "few": few,
     "one seed": lambda: records([cell(name, 0, good=good) for name, good in (("alpha", 1.0), ("beta", 0.2))]),
+    "long name": lambda: records([cell("unbreakable" * 12, 0, good=1.0), cell("beta", 0, good=0.2)]),
     "all failed": lambda: records([failed(name, seed) for name in ("alpha", "beta") for seed in (0, 1)]),
     "nothing finished": lambda: records([missing("alpha", 0), missing("beta", 0)]),
     "no rewards": lambda: records(

@@ -49,7 +49,28 @@ def test_what_runs_counts_by_what_is_left_of_it(moment: Clock) -> None:
         progress.started(cell)
     progress.ended(CELLS[0], 40, "done")
     moment.now += 30
-    assert progress.left() == pytest.approx((40 + 10 + 10) / 2)
+    assert progress.left() == pytest.approx(10 + 40)  # one waits until one of the two that run has ended
+
+
+def test_methods_take_their_own_time_and_failures_say_nothing_of_it(moment: Clock) -> None:
+    progress = Progress(CELLS, {}, 1, Console(file=io.StringIO()))
+    for cell, seconds, state in ((CELLS[0], 100, "done"), (CELLS[1], 2, "failed")):
+        progress.started(cell)
+        progress.ended(cell, seconds, state)
+    assert progress.left() == pytest.approx(100 + 100)  # of kto nothing is known but that it failed at once
+    progress.started(CELLS[2])
+    progress.ended(CELLS[2], 200, "done")
+    assert progress.left() == pytest.approx(150)
+
+
+def test_the_last_of_several_slots_is_waited_for(moment: Clock) -> None:
+    progress = Progress(CELLS, {CELLS[0].place: "done", CELLS[2].place: "done"}, 4, None, {CELLS[0].place: 60.0})
+    progress.started(CELLS[1])
+    moment.now += 20
+    assert progress.left() == pytest.approx(60)  # what ran before the suite was stopped counts, and slots are free
+    progress.started(CELLS[3])
+    moment.now += 10
+    assert progress.left() == pytest.approx(50)
 
 
 def test_on_a_terminal_there_is_a_row_a_method(moment: Clock) -> None:

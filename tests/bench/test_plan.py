@@ -67,6 +67,14 @@ def test_a_grid_is_for_methods_that_have_the_setting() -> None:
         "dpo learning_rate=0.0005",
         "dpo learning_rate=0.001",
     ]
+    found = settings(
+        "--algos dpo --grid reference_cache=off,disk --grid use_peft=no,yes --grid lr_scheduler_type=linear"
+    )
+    assert list(found) == [  # words, as behind flags of training
+        f"dpo lr_scheduler_type=linear reference_cache={cache} use_peft={peft}"
+        for cache in ("off", "disk")
+        for peft in (False, True)
+    ]
     assert list(settings("--algos dpo,simpo --grid beta=0.1,0.5 --grid simpo.beta=2")) == [
         "dpo beta=0.1",
         "dpo beta=0.5",
@@ -109,8 +117,23 @@ def test_a_suite_file_holds_everything_and_flags_win(tmp_path: Path) -> None:
         ("--algos dpo,npo", r"npo learns to forget"),
         ("--algos dpo,preference_model", r"trains a preference model; xpo bench compares policies"),
         ("--algos dpo,dpo", r"--algos names dpo twice"),
+        ("--algos dpo,simpo,DPO", r"--algos names one method twice: dpo and DPO"),
         ("--algos dpo --seeds 1,1", r"--seeds names 1 twice"),
         ("--algos dpo --seeds x", r"--seeds takes"),
+        ("--algos dpo --seeds 0,-1", r"--seeds takes numbers from 0 to 4294967295, not -1"),
+        ("--algos dpo --seeds 4294967296", r"--seeds takes numbers from 0 to 4294967295, not 4294967296"),
+        ("--algos dpo --budget_token 9", r"not a setting of xpo bench or xpo train. Did you mean '--budget_tokens'"),
+        ("--algos dpo --gird beta=1,2", r"Did you mean '--grid'"),
+        ("--algos dpo --dpo.bta 0.1", r"--dpo.bta is not a setting of xpo train. Did you mean '--dpo.beta'"),
+        ("--algos dpo --dpoo.beta 0.1", r"dpoo is not among --algos, which are dpo. Did you mean '--dpo.beta'"),
+        ("--algos dpo --dpo.output_dir x", r"--dpo.output_dir: all methods of a suite share it"),
+        ("--algos dpo --dpo.max_length 9", r"--dpo.max_length: all methods of a suite share it"),
+        ("--algos dpo --grid eval_prompts=3,4", r"--grid eval_prompts: all methods of a suite share it"),
+        ("--algos dpo --sample_completions 3", r"--sample_completions is not for xpo bench"),
+        ("--algos dpo --grid =0.1", r"--grid =0.1: write it as --grid NAME=VALUE,VALUE"),
+        ("--algos dpo --grid dpoo.beta=0.1", r"--grid dpoo.beta: none of dpo has it. Did you mean 'dpo.beta'"),
+        ("--algos dpo --grid temperature=1,2", r"--grid temperature: it is for methods that sample"),
+        ("--algos dpo --max_steps 0", r"dpo: --max_steps must be positive"),
         ("--algos dpo --seed 1", r"--seed is not for xpo bench: name the seeds with --seeds"),
         ("--algos dpo --num_train_epochs 1", r"a pass of the data is more steps for one method than for another"),
         ("--algos dpo --eval_strategy steps", r"--eval_strategy is not for xpo bench"),
@@ -125,8 +148,8 @@ def test_a_suite_file_holds_everything_and_flags_win(tmp_path: Path) -> None:
         ("--algos dpo --grid beta=0.1,0.1", r"--grid beta names a value twice"),
         ("--algos dpo --grid bta=0.1", r"--grid bta: none of dpo has it. Did you mean 'beta'"),
         ("--algos dpo,simpo --grid dpo.gamma=1", r"dpo has no setting 'gamma'; it has beta"),
-        ("--algos dpo --grid beta=-1,0.1", r"dpo: "),
-        ("--algos dpo --grid beta=much", r"takes a number, not 'much'"),
+        ("--algos dpo --grid beta=-1,0.1", r"^dpo: beta must be positive"),
+        ("--algos dpo --grid beta=much", r"--grid beta takes a number, not 'much'"),
         ("--algos dpo --jobs 0", r"--jobs must be positive, not 0"),
         ("--algos dpo --address here", r"--address has no effect without --executor ray"),
         ("--algos dpo --executor slurm", r"--executor takes one of local, ray"),
@@ -142,6 +165,44 @@ def test_what_cannot_be_compared_is_refused_in_one_message(line: str, message: s
     with pytest.raises(XpoError, match=message) as caught:
         planned(line)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('algos: [dpo]\ngrid: {beta: ["0.1", 0.1]}\n', r"--grid: dpo is to try beta=0.1 twice"),
+        ("algos: [dpo]\ndpo: {beta: 0.1}\n", r"settings of one method stand below 'methods:', as in methods: {dpo: "),
+        ("algos: [hot]\nmethods: {hot: {beta: 0.1}}\n", r"no algorithm 'hot'.* say what it is: methods: {hot: {algo: "),
+        ('algos: ["a\\nb"]\n', r"--algos: 'a\\nb' must be a line of printable characters"),
+        ("algos: [dpo]\nsedes: [1]\n", r"suite.yaml: sedes is not a setting .* Did you mean 'seeds'"),
+    ],
+)
+def test_mistakes_in_a_suite_file_are_named(text: str, message: str, tmp_path: Path) -> None:
+    file = tmp_path / "suite.yaml"
+    file.write_text(text)
+    with pytest.raises(XpoError, match=message):
+        planned(f"--config {file}")
+
+
+def test_the_methods_that_a_message_names_are_installed() -> None:
+    with pytest.raises(XpoError, match=r"--algos \w+,\w+,\w+$") as caught:
+        planned("")
+    names = str(caught.value).rpartition(" ")[2].split(",")
+    assert list(planned(f"--algos {','.join(names)}").methods) == names
+
+
+def test_methods_may_have_dots_and_names_of_their_own(tmp_path: Path) -> None:
+    found = settings("--algos dpo+0.2*sft,dpo --dpo+0.2*sft.dpo.beta 0.3 --dpo.beta 0.4")
+    assert found == {"dpo+0.2*sft": {"dpo__beta": 0.3}, "dpo": {"beta": 0.4}}
+    found = settings("--algos dpo+0.2*sft --grid dpo+0.2*sft.dpo.beta=0.3,0.4")
+    assert [one["dpo__beta"] for one in found.values()] == [0.3, 0.4]
+    assert settings("--algos mild-one --mild-one.algo dpo --mild-one.beta 0.3") == {"mild-one": {"beta": 0.3}}
+    found = settings("--algos mild-one,dpo+0.2*sft --mild-one.algo dpo --grid mild-one.beta=0.3,0.4")
+    assert list(found) == ["mild-one beta=0.3", "mild-one beta=0.4", "dpo+0.2*sft"]
+    found = settings("--algos dpo,dpo+0.2*sft --grid dpo.beta=0.3,0.4")
+    assert list(found) == ["dpo beta=0.3", "dpo beta=0.4", "dpo+0.2*sft"]
+    made = planned("--algos dpo,simpo --online true --dpo.online false --reward testbed")
+    assert [("reward" in cell.settings) for cell in made.cells] == [False, True]
 
 
 def test_settings_of_a_method_that_is_not_there_are_refused(tmp_path: Path) -> None:
@@ -188,6 +249,11 @@ def test_a_directory_with_something_else_in_it_is_left_alone(tmp_path: Path) -> 
     with pytest.raises(XpoError, match=r"holds thesis.tex and no suite"):
         suite(f"--algos dpo --output_dir {tmp_path}")
     assert [one.name for one in tmp_path.iterdir()] == ["thesis.tex"]
+    (tmp_path / "mine/start").mkdir(parents=True)
+    (tmp_path / "mine/start/thesis.tex").write_text("mine")  # a folder of that name is not always the suite's
+    with pytest.raises(XpoError, match=r"holds start and no suite"):
+        suite(f"--algos dpo --output_dir {tmp_path}/mine")
+    assert (tmp_path / "mine/start/thesis.tex").read_text() == "mine"
 
 
 def test_a_launcher_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

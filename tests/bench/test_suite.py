@@ -19,8 +19,9 @@ import pytest
 from tests.bench.conftest import Here, made_up, suite
 from tests.bench.madeup import result
 from tests.conftest import ROOT, MakePackage
-from xpo.bench.executor import Job, LocalExecutor, launch
+from xpo.bench.executor import Ended, Job, LocalExecutor, launch
 from xpo.errors import XpoError
+from xpo.train.flags import parse
 
 TABLES = ("table.md", "table.tex", "table.csv", "records.json", "report.html")
 
@@ -68,6 +69,52 @@ def test_half_done_cells_are_done_again_from_nothing(line: str, tmp_path: Path) 
     assert not (half / "run").exists()
     assert not (half / ".result.json.123").exists()
     assert (half / "result.json").exists()
+
+
+def test_half_written_files_and_the_start_of_another_suite_are_no_obstacle(line: str, tmp_path: Path) -> None:
+    one = tmp_path / "one"
+    (one / "start").mkdir(parents=True)
+    (one / ".suite.json.4711").write_text('{"half')
+    other = {"data": "other", "shared": {"validation": False}}
+    (one / "start/result.json").write_text(json.dumps({**result(other), "model": "another"}))
+    first = Here(made_up)
+    suite(line, first)
+    assert first.ran[0] == "start"
+    assert json.loads((one / "start/result.json").read_text())["model"] == "m"
+    (one / ".report.html.4711").write_text("<ht")
+    (one / "thesis.tex").write_text("mine")
+    suite(line)
+    assert not [file.name for file in one.iterdir() if file.name.startswith(".") and file.name != ".lock"]
+    assert (one / "thesis.tex").read_text() == "mine"
+
+
+def test_a_whole_result_counts_whatever_became_of_its_process(line: str, tmp_path: Path) -> None:
+    class Crashing(Here):
+        def ended(self, timeout: float) -> list[Ended]:
+            return [Ended(self.ran[-1], -signal.SIGSEGV, 1.0)]
+
+    assert suite(line, Crashing(made_up)).failures == []
+    suite(line.replace("/one", "/two"))
+    assert tables(tmp_path / "one") == tables(tmp_path / "two")
+
+
+def test_a_directory_that_cannot_be_used_is_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(XpoError, match=r"file/one: .*/file is not a directory; choose another"):
+        suite(f"--algos dpo --output_dir {tmp_path}/file/one")
+    with monkeypatch.context() as denied:
+        denied.setattr("xpo.bench.directory.os.access", lambda *_: False)
+        with pytest.raises(XpoError, match=rf"--output_dir {tmp_path}/one: {tmp_path} is not writable"):
+            suite(f"--algos dpo --output_dir {tmp_path}/one")
+
+    def denying(path: Path, *_: Any, **__: Any) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with monkeypatch.context() as denied:
+        denied.setattr("xpo.bench.directory.Path.mkdir", denying)
+        with pytest.raises(XpoError, match=rf"{tmp_path}/one: .*/one: Permission denied; free the way or choose"):
+            suite(f"--algos dpo --output_dir {tmp_path}/one")
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["file"]
 
 
 def failing(job: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -123,7 +170,7 @@ def test_a_suite_may_grow_but_not_change(line: str, tmp_path: Path) -> None:
         (f"{line} --eval_tokens 9", "eval_tokens was 128 and is 9"),
         (f"{line} --budget_tokens 500", "budget_tokens was None and is 500"),
         (f"{line} --dataset testbed:noise=0.3", "dataset_name was None and is 'testbed:noise=0.3'"),
-        (f"{line} --grid beta=0.1,0.5", "validation was False and is True"),
+        (f"{line} --grid beta=0.1,0.5", "validation was False and is True; settings are chosen on validation prompts"),
     ):
         with pytest.raises(XpoError, match=message):
             suite(other)
@@ -139,6 +186,20 @@ def test_more_values_may_be_tried(tmp_path: Path) -> None:
     assert [one.setting for one in found.tried] == ["beta=0.05", "beta=0.5", "beta=0.1"]
     with pytest.raises(XpoError, match=r"beta of dpo was 0.05 and is"):
         suite(f"{line} beta=0.5,0.1")
+
+
+def test_commands_train_the_same_by_hand(tmp_path: Path) -> None:
+    kwargs = '{"num_cycles":2}'  # no spaces: a command line is split at them here
+    line = f"--algos dpo --lr_scheduler_kwargs {kwargs} --beta 1e-5 --output_dir {tmp_path}"
+    suite(f"{line}/one --max_steps 9")
+    suite(f"{line}/two --budget_tokens 50")
+    commands = []
+    for name in ("one", "two"):
+        [cell] = json.loads((tmp_path / name / "records.json").read_text())["cells"]
+        commands.append(cell["command"])
+        assert parse(cell["command"][2:]).training.lr_scheduler_kwargs == {"num_cycles": 2}
+    assert [parse(words[2:]).training.max_steps for words in commands] == [9, 2]  # 2 steps are what the budget bought
+    assert [parse(words[2:]).algorithm.beta for words in commands] == [1e-5, 1e-5]
 
 
 def test_data_that_changed_is_refused(small: Path, tmp_path: Path) -> None:
@@ -158,6 +219,12 @@ def test_a_start_that_cannot_be_examined_ends_it_with_nothing_written(line: str,
     with pytest.raises(XpoError, match=r"the start cannot be examined: .*model 'x' cannot be loaded"):
         suite(line, Here(broken))
     assert not (tmp_path / "one").exists()
+
+
+def test_interrupted_while_the_start_is_examined_it_leaves_nothing(line: str, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        suite(line, Here(made_up, end=0))
+    assert list(tmp_path.iterdir()) == []
 
 
 #: A bench whose cells are processes that take a moment and write a made-up result.
@@ -232,13 +299,13 @@ def _start_made_up(folder: Path, process: subprocess.Popen[bytes]) -> None:
 
 
 def test_two_benches_do_not_work_in_one_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from xpo.bench import store
+    from xpo.bench import directory
 
-    monkeypatch.setattr(store, "_PATIENCE", 0.0)
+    monkeypatch.setattr(directory, "_PATIENCE", 0.0)
     with (
-        store.locked(tmp_path),
+        directory.locked(tmp_path),
         pytest.raises(XpoError, match="another xpo bench is at work there"),
-        store.locked(tmp_path),
+        directory.locked(tmp_path),
     ):
         pass
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -196,8 +198,39 @@ def test_latex_letter_by_letter() -> None:
     assert "\\midrule\nstart &  & 50.0 & 50.0 & 0.00 [0.00, 0.00] & 50.0 & 0.00 & 4.0 [4.0, 4.0] \\\\\n" in text
     assert "dpo & 2/2 & \\textbf{75.0 [13.1, 98.4]} & " in text
     assert "kto & 1/2 & 50.0 [6.1, 93.9] $\\approx$ & " in text
-    assert "Failed: kto, seed 1: ValueError: 100\\% of a\\_b | c (exit status 1)." in text
+    assert "Failed: kto, seed 1: ValueError: 100\\% of a\\_b $|$ c (exit status 1)." in text
     assert "orpo & 0/2 & failed" in text
+
+
+#: All that means something to LaTeX, Markdown, HTML or CSV.
+HOSTILE = '[a|b] _%&#$ {~^} \\x "q", <script>alert(1)</script> --grid ≈ ü 漢'
+
+
+def test_names_and_reasons_stay_what_they_are_in_every_file() -> None:
+    made = records([cell(HOSTILE, 0, split(GOOD)), failed(HOSTILE, 1, HOSTILE), cell("b", 0, split(FAIR))])
+    summary = summarise(made)
+    rows = list(csv.DictReader(io.StringIO(comma_separated(summary))))
+    assert [row["method"] for row in rows][1:] == [HOSTILE, "b"]
+    assert rows[1]["failures"] == f"{HOSTILE}, seed 1: {HOSTILE} (exit status 1)"
+
+    text = markdown(summary, made)
+    assert "<" not in text
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    assert {line.replace("\\|", "").count("|") for line in lines} == {9, 8}
+
+    text = latex(summary, made)
+    name = (
+        '{[}a$|$b] \\_\\%\\&\\#\\$ \\{\\textasciitilde{}\\textasciicircum{}\\} \\textbackslash{}x "q", '
+        "$<$script$>$alert(1)$<$/script$>$ -{}-grid $\\approx$ ü 漢"
+    )
+    assert f"\n{name} & 1/2 & " in text
+    assert text.count(name.removeprefix("{[}")) == 4  # in both tables, and twice in the line of the failure
+    assert [line for line in text.splitlines() if re.match(r"\s*[\[*]", line)] == []  # an argument of the \\\\ before
+
+
+def test_a_zero_has_no_sign() -> None:
+    made = records([cell("a", 0, {**split(GOOD), "kl": [-0.001, -0.002, -0.003, 0.001]})])
+    assert "-0.00" not in markdown(summarise(made), made)
 
 
 def test_files_hold_the_same_numbers_with_more_digits_and_times_last() -> None:
@@ -222,6 +255,18 @@ def test_only_the_table_of_costs_knows_of_times() -> None:
     texts = [markdown(summarise(one), one) for one in (GOLDEN, {**GOLDEN, "cells": slower})]
     assert texts[0] != texts[1]
     assert len({text.partition("## What training took")[0] for text in texts}) == 1
+
+
+def test_where_nothing_is_finished_the_table_says_why() -> None:
+    made = records([cell("done", 0, split(GOOD)), failed("a", 0, "no"), {**failed("b", 0, ""), "status": "missing"}])
+    made["cells"] = made["cells"][1:]
+    del made["methods"]["done"]
+    text = markdown(summarise(made), made)
+    assert (
+        "| method | seeds | state |\n|---|---|---|\n| start |  |  |\n| a | 0/1 | failed |\n| b | 0/1 | missing |"
+        in text
+    )
+    assert "a & 0/1 & failed \\\\" in latex(summarise(made), made)
 
 
 def test_without_a_judge_methods_are_ordered_by_what_they_prefer() -> None:
@@ -256,8 +301,12 @@ def test_notes_say_what_a_reader_should_know() -> None:
         ("MemoryError\n", 1, "MemoryError (exit status 1)", True),
         ("RuntimeError: DefaultCPUAllocator: can't allocate memory: x\n", 1, "DefaultCPUAllocator", True),
         ("step 7\n", -9, "out of memory: ended by SIGKILL: probably out of memory|ended by SIGKILL", True),
-        ("step 7\n", -11, "ended by SIGSEGV; last error: step 7", False),
+        ("step 7\n", -11, "ended by SIGSEGV; its log ends with: step 7", False),
+        ("OSError: x\nstep 7\n", -11, "ended by SIGSEGV; last error: OSError: x", False),
+        ("step 7\n", 3, "no error in its log, which ends with: step 7 (exit status 3)", False),
         ("", 1, "its log is empty (exit status 1)", False),
+        ("step 7\n", 0, "it ended without a result", False),
+        ("\x1b[1;31mBadError\x1b[0m: a\x07b\u202ec\x00\n", 1, "BadError: a b c (exit status 1)", False),
     ],
 )
 def test_failures_are_named(text: str, status: int, reason: str, memory: bool, tmp_path: Path) -> None:

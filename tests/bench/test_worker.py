@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,8 @@ from tests.bench.conftest import Here, suite
 from tests.bench.test_suite import tables
 from tests.conftest import MakePackage
 from xpo.bench.data import Sources, halves, parts
-from xpo.bench.exam import agreed
-from xpo.bench.suite import run_settings
+from xpo.bench.exam import Feedback, agreed, look
+from xpo.bench.settings import run_settings
 from xpo.data.sources import read
 from xpo.models.load import load_policy
 from xpo.train.record import RunRecord
@@ -119,8 +118,15 @@ def test_what_is_examined_is_what_was_trained(line: str, tmp_path: Path) -> None
         for new, old in zip(seen["rewards"], start["rewards"], strict=True)
     ]
     assert seen["wins"] == wins
-    assert all(math.isfinite(one) for one in seen["kl"])
-    assert any(abs(one) > 1e-4 for one in seen["kl"])
+    sampled = look(models[1], tiny.tokenizer(), {"test": part}, Feedback([], None), 5).views["test"].groups
+    assert [len(group.completions[0].ids) for group in sampled] == seen["lengths"]
+    far = [
+        logp(models[1], group.prompt_ids, group.completions[0].ids)
+        - logp(models[0], group.prompt_ids, group.completions[0].ids)
+        for group in sampled
+    ]
+    assert seen["kl"] == pytest.approx(far, abs=1e-4)
+    assert max(map(abs, far)) > 1e-3
 
 
 def test_a_budget_of_tokens_ends_every_run_at_about_the_same_point(line: str, tmp_path: Path) -> None:
@@ -139,6 +145,19 @@ def test_settings_are_examined_on_prompts_of_their_own(line: str, tmp_path: Path
     assert len(found.tried) == 2
     for cell in cells(tmp_path / "one"):
         assert {name: len(part["kl"]) for name, part in cell["examined"].items()} == {"test": 5, "validation": 5}
+
+
+def test_what_became_of_held_out_rows_is_in_the_notes(line: str, small: Path, tmp_path: Path) -> None:
+    rows = (small / "pairs.jsonl").read_text().splitlines(True)
+    long = json.dumps({**json.loads(rows[0]), "chosen": "w1 " * 200, "prompt": "w2"})
+    (tmp_path / "held.jsonl").write_text("".join([*rows[:8], f"{long}\n"]))
+    words = line.replace("--eval_size 10", f"--eval_dataset {tmp_path}/held.jsonl --max_length 100")
+    found = suite(f"--algos dpo --max_steps 1 {words}", Here())
+    note = "held.jsonl: 1 of 9 rows dropped: the completion alone is longer than --max_length 100 allows"
+    assert note in found.notes
+    assert f"* {note}\n" in (tmp_path / "one/table.md").read_text()
+    [cell] = cells(tmp_path / "one")
+    assert len(cell["examined"]["test"]["agreed"]) == 8
 
 
 def test_halves_share_no_prompt_and_depend_on_prompts_alone() -> None:
@@ -200,6 +219,8 @@ def test_a_start_that_changed_is_noticed(line: str, tmp_path: Path, small: Path)
     path.write_text(json.dumps(body))
     found = suite(f"--algos dpo --max_steps 1 {line}", Here())
     assert "the start model is no longer what it was" in found.failures[0][1]
+    [cell] = cells(tmp_path / "one")
+    assert "loss" not in (tmp_path / "one" / cell["log"]).read_text()  # nor is time spent on training it
 
 
 def test_tables_are_redrawn_from_what_cells_left(line: str, tmp_path: Path) -> None:

@@ -34,10 +34,12 @@ class Part:
     Attributes:
         compared: groups whose completions are known to be better and worse.
         prompts: prompts to sample for, each once.
+        told: what became of the rows that all held-out material was made of, a sentence each.
     """
 
     compared: list[Group]
     prompts: list[Group]
+    told: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -134,14 +136,13 @@ def parts(
     Args:
         suite: the shared conditions; ``eval_prompts`` and ``validation`` of them.
     """
-    count = suite["eval_prompts"]
-    test = _groups(found.test, settings, tokenizer)
-    if not suite["validation"]:
-        return {"test": _part(test, count)}
-    if found.validation is not None:
-        return {"test": _part(test, count), "validation": _part(_groups(found.validation, settings, tokenizer), count)}
-    chosen, rest = halves(test)
-    return {"test": _part(rest, count), "validation": _part(chosen, count)}
+    test, told = _groups(found.test, settings, tokenizer)
+    both = {"test": test}
+    if suite["validation"] and found.validation is not None:
+        both["validation"], _ = _groups(found.validation, settings, tokenizer)
+    elif suite["validation"]:
+        both["validation"], both["test"] = halves(test)
+    return {name: _part(groups, suite["eval_prompts"], told) for name, groups in both.items()}
 
 
 def halves(groups: Sequence[Group]) -> tuple[list[Group], list[Group]]:
@@ -165,16 +166,16 @@ def _key(group: Group) -> str:
     return hashlib.sha256(" ".join(map(str, group.prompt_ids)).encode()).hexdigest()
 
 
-def _part(groups: Sequence[Group], count: int) -> Part:
+def _part(groups: Sequence[Group], count: int, told: Sequence[str]) -> Part:
     """The preferences among held-out groups, and some of their prompts."""
     once: dict[tuple[int, ...], Group] = {}
     for group in groups:
         once.setdefault(tuple(group.prompt_ids), Group(group.prompt_ids, row=group.row, source=group.source))
-    return Part([group for group in groups if group.completions][:COMPARED], list(once.values())[:count])
+    return Part([group for group in groups if group.completions][:COMPARED], list(once.values())[:count], told)
 
 
-def _groups(rows: Rows, settings: Settings, tokenizer: PreTrainedTokenizerBase) -> list[Group]:
-    """Held-out rows as what they are by themselves."""
+def _groups(rows: Rows, settings: Settings, tokenizer: PreTrainedTokenizerBase) -> tuple[list[Group], Sequence[str]]:
+    """Held-out rows as what they are by themselves, and what became of them."""
     try:
         kind = detect(rows.columns, origin=rows.origin)
     except DataError:
@@ -182,7 +183,7 @@ def _groups(rows: Rows, settings: Settings, tokenizer: PreTrainedTokenizerBase) 
     found = prepare(
         rows, kind, tokenizer, max_length=settings.run.max_length, max_prompt_length=settings.run.max_prompt_length
     )
-    return found.groups
+    return found.groups, [f"{rows.origin}: {line}" for line in found.counts.lines()]
 
 
 def _digest(*some: Rows) -> str:

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 _ERROR = re.compile(r"^(xpo: |[A-Za-z_][\w.]*(Error|Exception|Interrupt|Exit)\b)")
+#: What colours a terminal or moves its cursor.
+_ESCAPE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 _MEMORY = re.compile(
     r"out of memory|outofmemory|memoryerror|can't allocate memory|cannot allocate memory", re.IGNORECASE
 )
@@ -25,16 +27,19 @@ def failure(log: Path, status: int) -> Failure:
         status: of the process; minus the number of the signal that ended it.
     """
     line = last_error(log)
+    error = _ERROR.match(line)
     killed = _signal(-status) if status < 0 else None
     # Nobody else ends a process like this: the kernel does where memory is short.
     memory = bool(line and _MEMORY.search(line)) or killed == "SIGKILL"
     if killed is not None:
         told = f"ended by {killed}" + (": probably out of memory" if killed == "SIGKILL" else "")
-        reason = f"{told}; last error: {line}" if line else told
-    elif line:
+        reason = f"{told}; {'last error' if error else 'its log ends with'}: {line}" if line else told
+    elif error:
         reason = line.removeprefix("xpo: ")
+    elif not status:
+        reason = "it ended without a result"
     else:
-        reason = "its log is empty" if status else "it ended without a result"
+        reason = f"no error in its log, which ends with: {line}" if line else "its log is empty"
     if memory and not _MEMORY.search(reason):
         reason = f"out of memory: {reason}"
     return {"reason": reason, "status": None if killed else status, "signal": killed, "out_of_memory": memory}
@@ -54,9 +59,14 @@ def last_error(log: Path) -> str:
             lines = [line.strip() for line in file.read().decode("utf-8", "replace").splitlines()]
     except OSError:
         return ""
-    said = [line for line in lines if line]
+    said = [text for line in lines if (text := _printable(line))]
     found = [line for line in said if _ERROR.match(line)] or said
     return found[-1][:_LONGEST] if found else ""
+
+
+def _printable(line: str) -> str:
+    """A line as it may stand in a table: what a stranger's program prints must not steer terminals or pages."""
+    return " ".join("".join(sign if sign.isprintable() else " " for sign in _ESCAPE.sub("", line)).split())
 
 
 def _signal(number: int) -> str:

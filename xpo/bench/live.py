@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from heapq import heapify, heapreplace
 from types import TracebackType
 
 from rich.console import Console
@@ -23,17 +24,23 @@ class Progress:
         cells: all of the suite.
         known: outcome of those that an earlier start has run: ``done`` or ``failed``.
         slots: cells that run at a time.
+        took: seconds that cells of an earlier start took, by place; 0 where nobody knows.
     """
 
     def __init__(
-        self, cells: Sequence[Cell], known: Mapping[str, str], slots: int, console: Console | None = None
+        self,
+        cells: Sequence[Cell],
+        known: Mapping[str, str],
+        slots: int,
+        console: Console | None = None,
+        took: Mapping[str, float] | None = None,
     ) -> None:
         self.cells = cells
         self.states = {cell.place: known.get(cell.place, "left") for cell in cells}
         self.slots = slots
         self.console = console or STDERR
         self.live: Live | None = None
-        self.times: list[float] = []
+        self.took = {place: seconds for place, seconds in (took or {}).items() if seconds > 0}
         self.began: dict[str, float] = {}
 
     def __enter__(self) -> Progress:
@@ -62,7 +69,7 @@ class Progress:
         """
         self.states[cell.place] = result
         del self.began[cell.place]
-        self.times.append(seconds)
+        self.took[cell.place] = seconds
         if self.live is None:
             finished = sum(state in ("done", "failed") for state in self.states.values())
             told = f"{result}: {why}" if why else result
@@ -71,13 +78,36 @@ class Progress:
             self.console.print(Text(line), soft_wrap=True)
 
     def left(self) -> float | None:
-        """Seconds left by the mean of the cells that have ended; None before the first, and at the end."""
-        waiting = sum(state == "left" for state in self.states.values())
-        if not self.times or not (waiting or self.began):
+        """Seconds until the last slot is free, if every cell takes what others of its method took.
+
+        None before the first cell has ended, and at the end.
+        """
+        running = [cell for cell in self.cells if cell.place in self.began]
+        waiting = [cell for cell in self.cells if self.states[cell.place] == "left"]
+        expected = self._expected()
+        if not expected or not (waiting or running):
             return None
-        mean, now = sum(self.times) / len(self.times), time.monotonic()
-        running = sum(max(mean - (now - begun), 0.0) for begun in self.began.values())
-        return (waiting * mean + running) / self.slots
+        now = time.monotonic()
+        busy = [max(expected[cell.method] - (now - self.began[cell.place]), 0.0) for cell in running]
+        busy += [0.0] * (self.slots - len(busy))
+        heapify(busy)
+        for cell in waiting:
+            heapreplace(busy, busy[0] + expected[cell.method])
+        return max(busy)
+
+    def _expected(self) -> dict[str, float]:
+        """Seconds of a cell by method: the mean of those done; of a method without any, the mean over the others."""
+        known: dict[str, list[float]] = {}
+        # Cells that fail may do so at once, and count only as long as there are no others.
+        for state in ("done", "failed"):
+            for cell in self.cells:
+                if self.states[cell.place] == state and cell.place in self.took:
+                    known.setdefault(cell.method, []).append(self.took[cell.place])
+            if known:
+                break
+        means = {method: sum(some) / len(some) for method, some in known.items()}
+        typical = sum(means.values()) / len(means) if means else 0.0
+        return {cell.method: means.get(cell.method, typical) for cell in self.cells} if means else {}
 
     def _table(self) -> Table:
         rows = []

@@ -12,7 +12,7 @@ def notes_of(records: Mapping[str, Any], columns: Sequence[Column]) -> list[str]
     """What the table does not show and the numbers depend on."""
     cells = [cell for cell in records["cells"] if cell["status"] == "done"]
     missing = sum(cell["status"] == "missing" for cell in records["cells"])
-    found = list(records["notes"])
+    found = [*records["notes"], *records["start"].get("notes", ())]
     if missing:
         found.append(f"not finished: {missing} of {len(records['cells'])} cells have not been run")
     if ACCURACY not in columns and cells:

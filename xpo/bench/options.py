@@ -56,6 +56,12 @@ class BenchOptions:
                 raise SettingError(f"--{name} must be positive, not {value}")
         if self.gpus_per_cell < 0:
             raise SettingError(f"--gpus_per_cell must not be negative, not {self.gpus_per_cell}")
+        for seed in self.seeds:
+            if not 0 <= seed < 2**32:  # what the random numbers of NumPy can begin with
+                raise SettingError(f"--seeds takes numbers from 0 to {2**32 - 1}, not {seed}")
+        for name in self.algos:
+            if not name.isprintable():
+                raise SettingError(f"--algos: {name!r} must be a line of printable characters to be a name in tables")
         if not self.output_dir:
             raise SettingError("--output_dir is missing: the directory for the table and the records of all cells")
         for name in ("algos", "seeds", "evaluators"):

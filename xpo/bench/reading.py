@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
-
-import yaml
 
 from xpo.bench.options import BenchOptions
 from xpo.errors import SettingError
@@ -15,6 +14,24 @@ from xpo.train.vocabulary import read_value, slots_of
 
 #: Options that a comma separates.
 _LISTED = ("algos", "seeds", "evaluators")
+
+
+@dataclass(frozen=True)
+class Owned(Given):
+    """A setting that messages call by more than its name: ``--dpo.beta``, ``--grid beta``.
+
+    Attributes:
+        before: what stands before the name.
+    """
+
+    before: str = ""
+
+    @property
+    def label(self) -> str:
+        return f"{self.before}{self.name}"
+
+    def spell(self, name: str) -> str:
+        return f"{self.before}{name}"
 
 
 @dataclass(frozen=True)
@@ -64,12 +81,21 @@ def read(sources: Sequence[Given]) -> Told:
             common.append(given)
     options = BenchOptions(**values, grid=grid)
     for given in dotted:
-        method, _, name = given.name.partition(".")
-        if method not in options.algos:
+        owner, name = owned(given.name, options.algos)
+        if owner is None:
             common.append(given)  # a setting of a part of a sum of methods
             continue
-        own.setdefault(method, []).append(replace(given, name=name))
+        before = given.label.removesuffix(name)
+        own.setdefault(owner, []).append(Owned(name, given.value, given.origin, given.file, before))
     return Told(options, common, own, frozenset(values) | ({"grid"} if grid else set()), frozenset(known))
+
+
+def owned(name: str, methods: Iterable[str]) -> tuple[str | None, str]:
+    """Which of some methods ``METHOD.SETTING`` is for, if any, and the setting; either may have dots in it."""
+    alike = name.replace("-", "_")  # which flags do not tell apart
+    found = [method for method in methods if alike.startswith(f"{method.replace('-', '_')}.")]
+    owner = max(found, key=len, default=None)
+    return owner, name if owner is None else name[len(owner) + 1 :]
 
 
 def _listed(given: Given) -> Given:
@@ -91,9 +117,9 @@ def _grid(given: Given) -> dict[str, list[Any]]:
         found = {}
         for word in words:
             name, equals, text = str(word).partition("=")
-            if not equals:
+            if not equals or not name.strip("- "):
                 raise SettingError(f"{given.label} {word}: write it as {given.label} NAME=VALUE,VALUE,...")
-            found[name.removeprefix("--")] = [_value(one.strip()) for one in text.split(",") if one.strip()]
+            found[name.removeprefix("--")] = [one.strip() for one in text.split(",") if one.strip()]
     if not found:
         raise SettingError(f"{given.label} needs a setting and its values: {given.label} beta=0.05,0.1")
     for name, values in found.items():
@@ -102,14 +128,6 @@ def _grid(given: Given) -> dict[str, list[Any]]:
         if any(values.count(one) > 1 for one in values):
             raise SettingError(f"{given.label} {name} names a value twice")
     return {name.replace("-", "_"): values for name, values in found.items()}
-
-
-def _value(word: str) -> Any:
-    """A word as YAML reads it, and 5e-4 as a number too."""
-    try:
-        return yaml.safe_load(word) if not isinstance(yaml.safe_load(word), str) else float(word)
-    except (ValueError, yaml.YAMLError):
-        return word
 
 
 def _methods(given: Given) -> dict[str, list[Given]]:
@@ -133,5 +151,5 @@ def words_of(values: Mapping[str, Any]) -> list[str]:
     for name, value in values.items():
         found.append(f"--{name}")
         items = value if isinstance(value, list) else [value]
-        found += [str(one).lower() if isinstance(one, bool) or one is None else str(one) for one in items]
+        found += [one if isinstance(one, str) else json.dumps(one) for one in items]
     return found

@@ -32,28 +32,34 @@ def collect(path: Path) -> Body:
         "format": FORMAT,
         **{name: suite[name] for name in ("methods", "seeds", "shared", "data", "notes")},
         "start": start,
-        "cells": [_cell(path, Cell.of(body)) for body in suite["cells"]],
+        "cells": [_cell(path, Cell.of(body), suite["shared"]) for body in suite["cells"]],
     }
 
 
-def _cell(path: Path, cell: Cell) -> Body:
+def _cell(path: Path, cell: Cell, shared: Body) -> Body:
     result = result_of(path, cell)
     status = "missing" if result is None else "failed" if "failed" in result else "done"
+    bought = status == "done" and shared["budget_tokens"] is not None
     return {
         **cell.to_dict(),
         "setting": cell.setting,
         "folder": cell.place,
         "log": f"{cell.place}/{LOG}",
-        "command": command(cell),
+        "command": command(cell, result["steps"] if bought and result else None),
         "status": status,
         **(result or {}),
         **({"curves": curves_of(path / cell.place)} if status == "done" else {}),
     }
 
 
-def command(cell: Cell) -> list[str]:
-    """What trains the same model by hand."""
-    return ["xpo", "train", "--algo", cell.algo, *words_of(cell.settings), "--seed", str(cell.seed)]
+def command(cell: Cell, steps: int | None = None) -> list[str]:
+    """What trains the same model by hand.
+
+    Args:
+        steps: those that a budget of tokens bought, which training by hand knows nothing of.
+    """
+    settings = cell.settings if steps is None else {**cell.settings, "max_steps": steps}
+    return ["xpo", "train", "--algo", cell.algo, *words_of(settings), "--seed", str(cell.seed)]
 
 
 def done(records: Mapping[str, Any], method: str, setting: str | None = None) -> list[Body]:

@@ -14,7 +14,7 @@ FEEDBACK = (
 SHARED = (
     *("model_name_or_path", "model_revision", "dtype", "trust_remote_code", "load_in_4bit", "load_in_8bit"),
     *("dataset_name", "dataset_config", "dataset_train_split", "dataset_test_split", "eval_dataset", "eval_size"),
-    *("chat_template_path", "max_steps", *FEEDBACK),
+    *("chat_template_path", "max_length", "max_prompt_length", "max_steps", *FEEDBACK),
 )
 #: Settings that a suite makes itself, or that would make its runs unlike -> the way out.
 REFUSED: Mapping[str, str] = {
@@ -27,6 +27,9 @@ REFUSED: Mapping[str, str] = {
     "push_to_hub": "a suite compares models; train the one you want with `xpo train`",
     "eval_strategy": "methods are examined when they have been trained",
     "eval_steps": "methods are examined when they have been trained",
+    "load_best_model_at_end": "methods are examined as they are when training ends",
+    "sample_completions": "the page shows what every model says to the same test prompts",
+    "disable_tqdm": "what a cell prints goes to the log.txt of its folder",
     "forget_column": "methods that forget are not compared here",
     "retain_dataset": "methods that forget are not compared here",
 }

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from xpo.bench import store
+from xpo.bench import directory, store
 from xpo.bench.cell import Cell
 from xpo.bench.executor import Ended, Executor, Job, LocalExecutor
 from xpo.bench.failure import failure, shown
@@ -20,7 +20,8 @@ from xpo.bench.live import Progress
 from xpo.bench.page.document import page
 from xpo.bench.reading import Told
 from xpo.bench.records import collect
-from xpo.bench.suite import Suite, plan, run_settings
+from xpo.bench.settings import run_settings
+from xpo.bench.suite import Suite, plan
 from xpo.bench.summary import Summary, summarise
 from xpo.bench.table import comma_separated, latex, markdown
 from xpo.errors import SettingError, XpoError
@@ -30,6 +31,8 @@ from xpo.train.progress import say
 #: Seconds between two looks at the processes, and at least between two tables while they run: one of hundreds of
 #: cells takes seconds.
 _LOOK, _DRAW = 1.0, 30.0
+#: What a cell that is done took, by the names in its record.
+_TIMES = ("training_seconds", "examining_seconds")
 
 
 def run(told: Told, registry: Registry, executor: Executor | None = None) -> Summary:
@@ -45,18 +48,20 @@ def run(told: Told, registry: Registry, executor: Executor | None = None) -> Sum
         raise SettingError("xpo bench is one process that starts others; start it without a launcher")
     suite = plan(told, registry)
     path = Path(suite.options.output_dir)
-    store.check_directory(path)
+    directory.check_directory(path)
     data = _check_data(suite, registry)
     body = store.describe(suite, data)
-    old = store.read_suite(path)
-    if old is not None:
-        store.check_same(old, body, path)
+    _agrees(path, body)
     where = executor
     if where is None and suite.options.executor == "ray":
         where = _ray(suite)
-    with store.locked(path) as lock:
+    with directory.usable(path), directory.locked(path) as lock:
+        store.sweep(path)
         where = where or LocalExecutor(suite.options.jobs, _devices(suite.options.jobs), lock)
         try:
+            # Once more: another process may have begun one. A start without a suite may be that of another suite.
+            if not _agrees(path, body):
+                shutil.rmtree(path / store.START, ignore_errors=True)
             _start(suite, path, data, where)
             store.write_json(path / store.SUITE, body)
             for note in suite.notes:
@@ -67,6 +72,14 @@ def run(told: Told, registry: Registry, executor: Executor | None = None) -> Sum
             if (path / store.SUITE).exists():
                 write_outputs(path)
     return summarise(collect(path))
+
+
+def _agrees(path: Path, body: store.Body) -> bool:
+    """Whether a directory holds a suite, which must be the same one."""
+    old = store.read_suite(path)
+    if old is not None:
+        store.check_same(old, body, path)
+    return old is not None
 
 
 def write_outputs(path: Path) -> Summary:
@@ -134,17 +147,18 @@ def _base(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _cells(suite: Suite, path: Path, data: str, where: Executor) -> None:
     """Run what is missing."""
-    known = {}
+    known, took = {}, {}
     for cell in suite.cells:
         result = store.result_of(path, cell)
         if result is not None and not ("failed" in result and suite.options.retry_failed):
             known[cell.place] = "failed" if "failed" in result else "done"
+            took[cell.place] = sum(result.get("cost", {}).get(name, 0.0) for name in _TIMES)
     todo = [cell for cell in suite.cells if cell.place not in known]
     if known:
         say(f"{len(known)} of {len(suite.cells)} cells are there already; {len(todo)} to run")
     running: dict[str, Cell] = {}
     drawn = -math.inf
-    with Progress(suite.cells, known, where.slots) as progress:
+    with Progress(suite.cells, known, where.slots, took=took) as progress:
         while todo or running:
             while todo and len(running) < where.slots:
                 cell = todo.pop(0)
@@ -163,7 +177,8 @@ def _cells(suite: Suite, path: Path, data: str, where: Executor) -> None:
 
 def _settle(path: Path, cell: Cell, ended: Ended, progress: Progress) -> None:
     """Take note of how a cell ended."""
-    if ended.status == 0 and store.result_of(path, cell) is not None:
+    # The result is the last thing that is written: what becomes of the process afterwards takes nothing from it.
+    if store.result_of(path, cell) is not None:
         progress.ended(cell, ended.seconds, "done")
     else:
         found = failure(path / cell.place / store.LOG, ended.status)

@@ -1,4 +1,4 @@
-"""The directory of a suite: what is in it, and going on with it.
+"""The files of a suite: what is in them, and going on with them.
 
 ``suite.json`` says what the suite is, every finished cell has one ``result.json``, and a cell without one has not been
 run. Files are written whole or not at all, so it does not matter when a suite is stopped.
@@ -7,11 +7,9 @@ run. Files are written whole or not at all, so it does not matter when a suite i
 from __future__ import annotations
 
 import json
-import os
+import re
 import shutil
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,27 +21,10 @@ from xpo.train.output import write_text
 
 FORMAT = 1
 SUITE, RESULT, JOB, LOG, START, RECORDS = "suite.json", "result.json", "job.json", "log.txt", "start", "records.json"
-#: Seconds to wait for processes of an earlier start, which end by themselves, to let go of the directory.
-_PATIENCE = 15.0
+#: A file of ours that is being written, or was when its process was killed.
+_HALF = re.compile(r"\.(job|result|suite|records|table|report)\.(json|md|csv|tex|html)\.\d+")
 
 Body = dict[str, Any]
-
-
-def check_directory(path: Path) -> None:
-    """Refuse a directory that holds something else than a suite.
-
-    Raises:
-        SettingError: it is no directory, or not empty and no suite.
-    """
-    if not path.exists():
-        return
-    if not path.is_dir():
-        raise SettingError(f"--output_dir {path} is not a directory; choose another")
-    there = {one.name for one in path.iterdir()} - {".lock"}
-    if there and SUITE not in there and not there <= {START}:
-        raise SettingError(
-            f"--output_dir {path} holds {', '.join(sorted(there)[:3])} and no suite; choose an empty or a new directory"
-        )
 
 
 def describe(suite: Suite, data: str) -> Body:
@@ -90,6 +71,8 @@ def check_same(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> No
         for name in dict.fromkeys([*old["shared"], *new["shared"]])
         if new["shared"].get(name) != old["shared"].get(name)
     ]
+    if new["shared"]["validation"] and not old["shared"]["validation"]:
+        different.append("settings are chosen on validation prompts, on which cells that are there were not examined")
     if old["data"] != new["data"] and not different:
         different = ["the data itself has changed"]
     if not different:
@@ -146,50 +129,24 @@ def begin(folder: Path, job: Mapping[str, Any]) -> Path:
 def fail(folder: Path, failed: Failure) -> None:
     """Write down why there is no result; what a half-done run left goes."""
     shutil.rmtree(folder / "run", ignore_errors=True)
+    sweep(folder)
     write_text(folder / RESULT, json.dumps({"failed": dict(failed)}, ensure_ascii=False) + "\n")
+
+
+def sweep(folder: Path) -> None:
+    """Remove what processes that were killed while they wrote have left half written."""
+    for file in [one for one in folder.iterdir() if half_written(one)]:
+        file.unlink(missing_ok=True)
+
+
+def half_written(file: Path) -> bool:
+    """Whether a file is one that was being written when its process was killed."""
+    return _HALF.fullmatch(file.name) is not None
 
 
 def write_json(path: Path, body: Mapping[str, Any]) -> None:
     """A file for people and programs, whole or not at all."""
     write_text(path, json.dumps(body, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[tuple[int, ...]]:
-    """A context in which no other suite runs in a directory; what to hand on to processes, so that it includes them.
-
-    Raises:
-        SettingError: another one is at work there.
-    """
-    try:
-        import fcntl
-    except ImportError:  # Windows has no such locks
-        yield ()
-        return
-    made = not path.exists()
-    path.mkdir(parents=True, exist_ok=True)
-    file = path / ".lock"
-    number = os.open(file, os.O_RDWR | os.O_CREAT)
-    until = time.monotonic() + _PATIENCE
-    try:
-        while True:
-            try:
-                fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError:
-                if time.monotonic() >= until:
-                    raise SettingError(
-                        f"--output_dir {path}: another xpo bench is at work there; wait for it"
-                    ) from None
-                time.sleep(0.1)
-        yield (number,)
-    finally:
-        os.close(number)
-        if not (path / SUITE).exists():  # nothing came of it
-            with suppress(OSError):
-                file.unlink()
-                if made:
-                    path.rmdir()
 
 
 def _read(file: Path) -> Body | None:

@@ -40,6 +40,11 @@ class Line:
     prices: Mapping[str, float | None] = field(default_factory=dict)
     state: str = "done"
 
+    @property
+    def is_start(self) -> bool:
+        """Whether it is the line of the start; a method may be called so too."""
+        return self.method == START and not self.algo
+
 
 @dataclass(frozen=True)
 class Summary:

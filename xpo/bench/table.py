@@ -9,10 +9,26 @@ from typing import Any
 
 from xpo.bench.choice import Tried
 from xpo.bench.scores import LINE, PRICES, Column, main_column, names_of
-from xpo.bench.summary import START, Line, Summary
+from xpo.bench.summary import Line, Summary
 from xpo.train.marked import Cells, Number, grid, precise
 
 ARROWS = {"up": "↑", "down": "↓", None: ""}
+#: What means something to LaTeX, or is in none of its plain fonts -> how it is written there.
+_TEX = str.maketrans(
+    {
+        **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+        "\\": "\\textbackslash{}",
+        "~": "\\textasciitilde{}",
+        "^": "\\textasciicircum{}",
+        "<": "$<$",
+        ">": "$>$",
+        "|": "$|$",
+        "≈": "$\\approx$",
+        "≥": "$\\geq$",
+        "↑": "$\\uparrow$",
+        "↓": "$\\downarrow$",
+    }
+)
 LEGEND = (
     "95 % intervals over prompts and seeds. Bold: the best of a column; ≈: not distinguishable from it (paired t test "
     "over prompts and seeds, p ≥ 0.05 after Bonferroni). KL and length have no direction by themselves."
@@ -22,17 +38,17 @@ LEGEND = (
 def markdown(summary: Summary, records: Mapping[str, Any]) -> str:
     """``table.md``."""
     parts = [*_heading("Methods compared", records), ""]
-    parts += grid(quality(summary))
+    parts += _grid(quality(summary))
     parts += ["", f"{LEGEND} {_meaning(summary)}".rstrip(), "", "## What training took", ""]
-    parts += grid(cost(summary))
+    parts += _grid(cost(summary))
     parts += ["", "Means over the cells of a line. Times and memory differ from one time to the next.", ""]
     if summary.tried:
-        parts += ["## Settings that were tried", "", *grid(settings(summary.tried, records)), ""]
+        parts += ["## Settings that were tried", "", *_grid(settings(summary.tried, records)), ""]
         parts += ["Chosen by the score on validation prompts alone; the numbers above are of test prompts.", ""]
     if summary.failures:
-        parts += ["## Failed", "", *(f"* {which}: {_one_line(why)}" for which, why in summary.failures), ""]
+        parts += ["## Failed", "", *(f"* {_text(f'{which}: {_one_line(why)}')}" for which, why in summary.failures), ""]
     if summary.notes:
-        parts += ["## Notes", "", *(f"* {note}" for note in summary.notes), ""]
+        parts += ["## Notes", "", *(f"* {_text(note)}" for note in summary.notes), ""]
     return "\n".join(parts)
 
 
@@ -43,8 +59,7 @@ def latex(summary: Summary, records: Mapping[str, Any]) -> str:
         parts += [f"% {name}", f"\\begin{{tabular}}{{l{'r' * (len(rows[0]) - 1)}}}", "\\toprule"]
         lines = list(_latex_lines(rows))
         parts += [lines[0], "\\midrule", *lines[1:], "\\bottomrule", "\\end{tabular}", ""]
-    legend = LEGEND.replace("≈", "$\\approx$").replace("≥", "$\\geq$").replace("%", "\\%")
-    parts.append(f"{legend}")
+    parts.append(_tex(LEGEND))
     parts += [f"Failed: {_tex(f'{which}: {_one_line(why)}')}." for which, why in summary.failures]
     parts += [f"Note: {_tex(note)}." for note in summary.notes]
     return "\n".join(parts) + "\n"
@@ -73,10 +88,14 @@ def quality(summary: Summary) -> list[Cells]:
     tried = any(line.setting for line in summary.lines)
     head: Cells = [("method", ""), *([("setting", "")] if tried else []), ("seeds", "")]
     head += [(f"{_title(column)} {ARROWS[column.better]}".strip(), "") for column in summary.columns]
+    if not summary.columns:  # nothing is finished, and all there is to say is why
+        head.append(("state", ""))
     rows = [head]
     for line in summary.lines:
         row: Cells = [(line.method, ""), *([(line.setting, "")] if tried else []), (_seeds(line), "")]
         row += [number(line.numbers.get(column.key), column, line.state) for column in summary.columns]
+        if not summary.columns:
+            row.append(("" if line.is_start else line.state, ""))
         rows.append(row)
     return rows
 
@@ -85,7 +104,7 @@ def cost(summary: Summary) -> list[Cells]:
     """The table of what training took, header first."""
     rows: list[Cells] = [[("method", ""), *((f"{one.title} {ARROWS[one.better]}".strip(), "") for one in PRICES)]]
     for line in summary.lines:
-        if line.method == START and not line.algo:
+        if line.is_start:
             continue
         row: Cells = [(line.method, "")]
         for price in PRICES:
@@ -117,10 +136,15 @@ def number(found: Number | None, column: Column, state: str = "done") -> tuple[s
 def _interval(found: Number, column: Column) -> str:
     scale = 100 if column.share else 1
     value, low, high = (
-        "" if one is None or one != one else f"{scale * one:.{column.digits}f}"
+        "" if one is None or one != one else _fixed(scale * one, column.digits)
         for one in (found.value, found.low, found.high)
     )
     return f"{value} [{low}, {high}]" if low else value
+
+
+def _fixed(value: float, digits: int) -> str:
+    """A number without the sign of a zero."""
+    return f"{round(value, digits) + 0.0:.{digits}f}"
 
 
 def _title(column: Column) -> str:
@@ -128,7 +152,7 @@ def _title(column: Column) -> str:
 
 
 def _seeds(line: Line) -> str:
-    return "" if line.method == START and not line.algo else f"{line.seeds}/{line.of}"
+    return "" if line.is_start else f"{line.seeds}/{line.of}"
 
 
 def _heading(title: str, records: Mapping[str, Any]) -> Iterator[str]:
@@ -149,6 +173,15 @@ def _meaning(summary: Summary) -> str:
     return " ".join(f"{column.title[0].upper()}{column.title[1:]}: {column.note}." for column in summary.columns)
 
 
+def _grid(rows: Sequence[Cells]) -> list[str]:
+    return grid([[(_text(text), mark) for text, mark in row] for row in rows])
+
+
+def _text(text: str) -> str:
+    """Text that is no markup in Markdown, where HTML is."""
+    return text.replace("<", "&lt;")
+
+
 def _latex_lines(rows: Sequence[Cells]) -> Iterator[str]:
     for row in rows:
         yield " & ".join(_latex(cell) for cell in row) + " \\\\"
@@ -156,15 +189,14 @@ def _latex_lines(rows: Sequence[Cells]) -> Iterator[str]:
 
 def _latex(cell: tuple[str, str]) -> str:
     text, mark = cell
-    text = _tex(text).replace("↑", "$\\uparrow$").replace("↓", "$\\downarrow$")
+    text = _tex(text)
     return f"\\textbf{{{text}}}" if mark == "best" and text else f"{text} $\\approx$" if mark == "equal" else text
 
 
 def _tex(text: str) -> str:
-    text = text.replace("\\", "\\textbackslash ")
-    for sign in "&%$#_{}":
-        text = text.replace(sign, f"\\{sign}")
-    return text.replace("~", "\\textasciitilde ").replace("^", "\\textasciicircum ")
+    # Two hyphens would become a dash, and a bracket behind the end of a row an argument.
+    text = text.translate(_TEX).replace("--", "-{}-")
+    return f"{{{text[0]}}}{text[1:]}" if text[:1] in ("[", "*") else text
 
 
 def _one_line(text: str) -> str:

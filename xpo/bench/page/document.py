@@ -105,7 +105,7 @@ def _curves(found: Sequence[Course]) -> Markup:
     lost = sum(course.seed is not None and not course.known for course in found)
     left_out = f" {lost} curves without any finite number are left out." if lost else ""
     if not courses:
-        why = "no finished cell of those in the table has a history.jsonl with metrics in it."
+        why = "no finished cell of those in the table logged a metric at two steps."
         return tag("p", f"There are no learning curves: {why}{left_out}")
     metrics = metrics_of(courses)
     cells = max(metrics.values())

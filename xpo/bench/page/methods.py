@@ -70,13 +70,8 @@ class Method:
 
 def methods_of(summary: Summary) -> list[Method]:
     """The methods of a table, best first."""
-    lines = [line for line in summary.lines if not is_start(line)]
+    lines = [line for line in summary.lines if not line.is_start]
     return [Method(number, line, len(lines) > FEW) for number, line in enumerate(lines)]
-
-
-def is_start(line: Line) -> bool:
-    """Whether a line is that of the start; a method may be called so too."""
-    return line.method == START and not line.algo
 
 
 def glyph(method: Method | None) -> Markup:

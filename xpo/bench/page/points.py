@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from xpo.bench.page.methods import Method, is_start
+from xpo.bench.page.methods import Method
 from xpo.bench.records import done
 from xpo.bench.scores import Column, table_of
 from xpo.bench.summary import START, Summary
@@ -52,7 +52,7 @@ def points(
     """The start, every finished cell of the reported settings, and every method's mean."""
     found = []
     for line in summary.lines:
-        if is_start(line) and {x.key, y.key} <= line.numbers.keys():
+        if line.is_start and {x.key, y.key} <= line.numbers.keys():
             found.append(_point(None, None, START, [line.numbers[one.key] for one in (x, y)], (x, y)))
     for method in methods:
         line = method.line

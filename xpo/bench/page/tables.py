@@ -9,7 +9,7 @@ from xpo.bench.failure import shown
 from xpo.bench.notes import name_of
 from xpo.bench.page.grid import head, row, table, value
 from xpo.bench.page.markup import Markup, Part, joined, name, tag
-from xpo.bench.page.methods import Method, glyph, is_start
+from xpo.bench.page.methods import Method, glyph
 from xpo.bench.page.points import title
 from xpo.bench.scores import PRICES, Column, main_column
 from xpo.bench.summary import START, Line, Summary
@@ -28,7 +28,7 @@ def quality(summary: Summary, records: Mapping[str, Any], methods: Sequence[Meth
     heads += [head(one.key, title(one), one.better, one.key == main, one.note) for one in summary.columns]
     if not summary.columns:  # nothing is finished, and all there is to say is why
         heads.append(tag("th", "state", scope="col"))
-    start = [_start(line, summary, grids) for line in summary.lines if is_start(line)]
+    start = [_start(line, summary, grids) for line in summary.lines if line.is_start]
     rows = [_method(method, summary, records, grids) for method in methods]
     caption = "What methods achieve: means over prompts and seeds, with 95 % intervals"
     return table("quality", caption, heads, start, rows)
