@@ -14,7 +14,6 @@ from tests import tiny
 from tests.assess.byhand import ROWS, by_hand, held, load, logps
 from tests.assess.conftest import Evaluate
 from tests.conftest import MakePackage
-from tests.runs.conftest import CHAT
 
 
 def test_the_implicit_reward(evaluate: Evaluate, model: Path, other: Path) -> None:
@@ -87,6 +86,16 @@ def test_lists_count_every_two_of_different_score(evaluate: Evaluate, model: Pat
     assert "1 of 12 rows are left out: no completion scores above another" in done.out
 
 
+def test_a_subset_whose_rows_all_prefer_nothing_is_named(evaluate: Evaluate, model: Path) -> None:
+    rows = [{**row, "subset": "abc"[number % 3]} for number, row in enumerate(tiny.rows("pairs", 12))]
+    for row in rows[2::3]:
+        row["rejected"] = row["chosen"]
+    done = evaluate(f"--model {model}", data=rows)
+    assert {item["subset"] for item in done.items} == {"a", "b"}
+    assert "4 of 12 rows dropped: chosen and rejected are the same" in done.out
+    assert "subset c has no preference in 4 rows and is left out" in " ".join(done.out.split())
+
+
 def test_ranks_are_scores_the_other_way_round(evaluate: Evaluate, model: Path) -> None:
     rows = tiny.rows("lists", 6)
     ranked = [{**row, "ranks": [10 - score for score in row["scores"]]} for row in rows]
@@ -129,7 +138,7 @@ def test_conversations_go_through_the_template(evaluate: Evaluate, chatty: Path)
     ]
     done = evaluate(f"--model {chatty} --scorer logp_sum", data=rows)
     tokenizer, reader = AutoTokenizer.from_pretrained(chatty), load(chatty)
-    assert tokenizer.chat_template == CHAT
+    assert tokenizer.chat_template == tiny.CHAT
     for item, row in zip(done.items, rows, strict=True):
         for found, side in zip(item["scores"]["chatty"], ("chosen", "rejected"), strict=True):
             prompt = tokenizer.apply_chat_template(row["prompt"], tokenize=False, add_generation_prompt=True)

@@ -8,7 +8,7 @@ import importlib
 from xpo.api import hookspecs
 from xpo.plugins import load
 from xpo.plugins.contract import OWNERS, SAMPLING_OWNERS, field_names, reserved
-from xpo.plugins.loading import KINDS
+from xpo.plugins.reading import KINDS
 
 
 def test_every_hook_has_a_kind_and_a_sentence() -> None:

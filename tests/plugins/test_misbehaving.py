@@ -18,6 +18,16 @@ WRONG = {
     "fails to import": ("import nothing_of_that_name", "import", "No module named 'nothing_of_that_name'"),
     "needs a word xpo lacks": ("from xpo import Hologram", "import", "cannot import name 'Hologram' from 'xpo'"),
     "misspells a hook": (HEAD + hook("[]", "xpo_algorithm"), "hooks", "Did you mean 'xpo_algorithms'"),
+    "asks for arguments in a hook": (
+        HEAD + "@hookimpl\ndef xpo_algorithms(registry):\n    return []\n",
+        "hooks",
+        "xpo_algorithms(registry) asks for arguments, and hooks get none; write def xpo_algorithms():",
+    ),
+    "has a table that is none": (
+        plugin("wanted", body="    aliases = None"),
+        "algorithm 'wanted'",
+        "Made.aliases is None; it must be a dictionary",
+    ),
     "raises in a hook": (HEAD + hook("{}['key']"), "xpo_algorithms", "KeyError: 'key'"),
     "collides on a setting": (
         plugin("wanted", settings="    learning_rate: float = option(1.0, 'x')"),
@@ -128,7 +138,8 @@ def test_what_a_package_asks_of_others_is_pips_business(package: MakePackage, as
 def test_a_requirement_that_cannot_be_read_is_a_reason(package: MakePackage) -> None:
     make(package, plugin("wanted"), "xpo=>1")
     [failure] = load().failures
-    assert (failure.kind, failure.reason.partition(":")[0]) == ("requirements", "InvalidRequirement")
+    assert failure.kind == "requirements"
+    assert failure.reason.startswith("what it needs, 'xpo=>1', cannot be read; correct the dependencies")
 
 
 #: What a reward returns -> what the message says of it.

@@ -197,6 +197,11 @@ def _drawing(self: Any, groups: Sequence[Group]) -> list[Group]:
     return [replace(group, columns={"draw": random.random()}) for group in groups]
 
 
+def _loss_of_one(self: Any, batch: Batch, policy: Scores, reference: Scores | None) -> Loss:
+    """With a mean over what this process has."""
+    return Keeping.loss(self, replace(batch, reduce=lambda tensor: tensor), policy, reference)
+
+
 def _always(self: Any, mean: float) -> None:
     self.shift = self.config.momentum * self.shift + (1 - self.config.momentum) * mean
 
@@ -299,6 +304,14 @@ BROKEN: dict[str, dict[str, type[Algorithm[Any]]]] = {
     "padding": {
         "padding counted": with_loss(Sound, tokens(lambda batch, policy: policy.logps.mean(-1)), **FREE),
         "last column": with_loss(Sound, tokens(lambda batch, policy: policy.sum() + policy.logps[:, -1]), **FREE),
+    },
+    "prompts": {
+        "tokens of the prompt counted": with_loss(
+            Sound, tokens(lambda b, p: p.sum() / torch.tensor([len(b.groups[g].prompt_ids) for g in b.group])), **FREE
+        ),
+    },
+    "processes": {
+        "state of one": sub(Keeping, loss=_loss_of_one),
     },
     "row order": {
         "by place": with_loss(Sound, only(lambda batch, z: -z * torch.arange(1.0, len(z) + 1)), **PLAIN),
@@ -443,7 +456,7 @@ def test_other_values_of_a_setting_are_legal_and_ordinary() -> None:
 def test_a_report_as_an_assertion() -> None:
     report: Report = check_algorithm(BROKEN["value at reference"]["wrong"])
     assert not report.ok
-    with pytest.raises(AssertionError, match=r"'sound' fails 1 of 24 checks:\n  value at reference: .* says 1, but"):
+    with pytest.raises(AssertionError, match=r"'sound' fails 1 of 26 checks:\n  value at reference: .* says 1, but"):
         report.require()
     assert report.as_json()["ok"] is False
     json.dumps(report.as_json())

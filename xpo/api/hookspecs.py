@@ -56,17 +56,17 @@ class Command:
 
 
 @hookspec
-def xpo_algorithms() -> Sequence[type[Algorithm[Any]]]:  # type: ignore[empty-body]
+def xpo_algorithms() -> Sequence[type[Algorithm[Any]]]:  # type: ignore[empty-body]  # plugins have one
     """Algorithm classes, in the order they are to be listed; each carries its own name."""
 
 
 @hookspec
-def xpo_rewards() -> Mapping[str, RewardFunction]:  # type: ignore[empty-body]
+def xpo_rewards() -> Mapping[str, RewardFunction]:  # type: ignore[empty-body]  # plugins have one
     """Reward functions by name, for ``--reward NAME``."""
 
 
 @hookspec
-def xpo_judges() -> Mapping[str, JudgeFunction]:  # type: ignore[empty-body]
+def xpo_judges() -> Mapping[str, JudgeFunction]:  # type: ignore[empty-body]  # plugins have one
     """Judges by name, for ``--judge NAME``: who prefers one completion to another.
 
     A judge that likes short answers, and has no verdict on two of a length::
@@ -86,15 +86,15 @@ def xpo_judges() -> Mapping[str, JudgeFunction]:  # type: ignore[empty-body]
 
 
 @hookspec
-def xpo_datasets() -> Mapping[str, DatasetSource]:  # type: ignore[empty-body]
+def xpo_datasets() -> Mapping[str, DatasetSource]:  # type: ignore[empty-body]  # plugins have one
     """Sources of rows by name, for ``--dataset NAME`` and ``--dataset NAME:anything``: the source reads the rest."""
 
 
 @hookspec
-def xpo_evaluators() -> Mapping[str, Evaluator]:  # type: ignore[empty-body]
+def xpo_evaluators() -> Mapping[str, Evaluator]:  # type: ignore[empty-body]  # plugins have one
     """Evaluators by name, for ``--evaluators NAME`` and ``--evaluators NAME:argument``: columns of ``xpo bench``."""
 
 
 @hookspec
-def xpo_commands() -> Mapping[str, Command]:  # type: ignore[empty-body]
+def xpo_commands() -> Mapping[str, Command]:  # type: ignore[empty-body]  # plugins have one
     """Subcommands by name, for ``xpo NAME``."""

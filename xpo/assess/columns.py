@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from xpo.assess.items import WHOLE
 from xpo.assess.sections import Section
 from xpo.assess.shares import paired_p, share_of, together
+from xpo.assess.subsets import WHOLE
 from xpo.train.intervals import Estimate
 from xpo.train.marked import marks
 

@@ -10,17 +10,13 @@ from typing import Any
 from xpo.api.groups import COLUMNS, Kind
 from xpo.assess.reading import ranked
 from xpo.assess.settings import EvalSettings
-from xpo.data.content import refuse, shown
+from xpo.assess.subsets import column_of, rows_by_subset, subset_of
 from xpo.data.counts import Counts
 from xpo.data.formats import canonical, detect
 from xpo.data.rows import Answer, Row
 from xpo.data.sources import Rows
-from xpo.errors import DataError, SettingError, did_you_mean
+from xpo.errors import DataError, SettingError
 
-#: Name of the only subset, where the data has none.
-WHOLE = "all"
-#: The column of subsets that is looked for where none is named.
-SUBSET = "subset"
 #: Kinds of data that prefer one completion to another.
 LABELLED: tuple[Kind, ...] = ("pairs", "lists", "labels")
 
@@ -68,7 +64,7 @@ def items_of(rows: Rows, settings: EvalSettings) -> Items:
         DataError: a row is not what it must be, or there is no preference at all.
         SettingError: there is no such column of subsets, or a setting has no effect on these rows.
     """
-    column = _column(rows, settings.own.subset_column)
+    column = column_of(rows, settings.own.subset_column)
     rows = ranked(rows)
     kind = detect(rows.columns, origin=rows.origin)
     if kind not in LABELLED:
@@ -82,40 +78,19 @@ def items_of(rows: Rows, settings: EvalSettings) -> Items:
     counts.duplicates = 0  # they count like any other here
     if settings.own.chat:
         found = _conversations(found, rows.origin)
-    subsets = [_subset(row, column) for row in found]
+    subsets = [subset_of(row, column) for row in found]
     made = _GROUPED[kind](found, subsets)
     whole = [item for item in made if item.row.pairs]
     lines = [*counts.lines(), *_lost(kind, made)]
     if not whole:
         raise DataError(f"{rows.origin}: no row prefers a completion to another. {'; '.join(lines)}.")
     names = {item.subset for item in whole}
-    empty = {name: sum(item.subset == name for item in made) for name in dict.fromkeys(subsets) if name not in names}
+    empty = {name: count for name, count in rows_by_subset(rows, column).items() if name not in names}
     most = settings.own.max_samples
     if most is not None and most < len(whole):
         lines.append(f"{most} of {len(whole)} are scored, always the same ones: --max_samples {most}")
         whole = _some(whole, most)
     return Items(_numbered(whole), kind, empty, lines, column)
-
-
-def _column(rows: Rows, wanted: str | None) -> str | None:
-    columns = rows.columns
-    if wanted is None:
-        return SUBSET if SUBSET in columns else None
-    if wanted not in columns:
-        names = ", ".join(f"'{name}'" for name in columns)
-        raise SettingError(
-            f"--subset_column {wanted}: {rows.origin} has no such column.{did_you_mean(wanted, columns)} It has {names}"
-        )
-    return wanted
-
-
-def _subset(row: Row, column: str | None) -> str:
-    if column is None:
-        return WHOLE
-    value = row.source.get(column)
-    if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
-        raise refuse(row.place, column, f"holds {shown(value)}", "the subset of a row is a name or a whole number")
-    return str(value)
 
 
 def _conversations(rows: Sequence[Row], origin: str) -> list[Row]:

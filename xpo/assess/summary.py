@@ -8,12 +8,13 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from xpo.assess.columns import Column, columns_of, marks_of
-from xpo.assess.items import WHOLE, Items
+from xpo.assess.items import Items
 from xpo.assess.length import LengthCheck, Lengths, check_length, longest_wins
 from xpo.assess.opinions import Opinion, agreed, value_of
 from xpo.assess.position import PositionCheck, check_position
 from xpo.assess.position import say as order_decides
 from xpo.assess.sections import Section
+from xpo.assess.subsets import WHOLE
 from xpo.train.marked import Number
 
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from xpo.assess.answers import Side
 from xpo.assess.columns import Column, marks_of
-from xpo.assess.items import WHOLE
 from xpo.assess.position import say as order_decides
 from xpo.assess.rates import WinLine, line_of
+from xpo.assess.subsets import WHOLE
 from xpo.assess.summary import plain
 from xpo.assess.table import percent, shown
 from xpo.assess.wins import Duel

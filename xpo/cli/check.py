@@ -109,7 +109,7 @@ def _file(path: Path) -> ModuleType:
     sys.modules[name] = module  # dataclasses look up the module of their class
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script may end the process where it is imported
         raise PluginError(f"'{path}' cannot be imported: {_reason(error)}") from error
     return module
 
@@ -131,11 +131,11 @@ def _reach(folder: Path) -> None:
 def _imported(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise PluginError(f"'{name}' cannot be imported: {_reason(error)}") from error
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 

@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from xpo.plugins import Registry, load
+from xpo.plugins.registry import Supplier
 
 
 def run(argv: list[str]) -> int:
@@ -28,7 +29,7 @@ def as_json(registry: Registry) -> dict[str, Any]:
     """Suppliers and failures as JSON values."""
     return {
         "plugins": [
-            {**vars(supplier), "brings": [{"kind": kind, "name": name} for kind, name in brought]}
+            {**vars(supplier), "brings": [{"kind": kind, "name": name} for kind, name in _called(supplier, brought)]}
             for supplier, brought in registry.suppliers.items()
         ],
         "failures": [
@@ -43,7 +44,13 @@ def _show(registry: Registry) -> None:
     from xpo.train.tables import table
 
     rows = [
-        (supplier.distribution, supplier.version, supplier.entry_point, supplier.module, _brings(brought))
+        (
+            supplier.distribution,
+            supplier.version,
+            supplier.entry_point,
+            supplier.module,
+            _brings(_called(supplier, brought)),
+        )
         for supplier, brought in registry.suppliers.items()
     ]
     console().print(table(("package", "version", "entry point", "module", "brings"), rows))
@@ -51,6 +58,16 @@ def _show(registry: Registry) -> None:
         failures = [(str(failure.supplier), failure.what, failure.reason) for failure in registry.failures]
         console().print("\nFailures\n")
         console().print(table(("package", "missing", "reason"), failures))
+
+
+def _called(supplier: Supplier, brought: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """What a plugin brings, by the names that call it: a command named as one of xpo's own needs its package."""
+    from xpo.cli import COMMANDS
+
+    return [
+        (kind, f"{supplier.distribution}:{name}" if kind == "command" and name in COMMANDS else name)
+        for kind, name in brought
+    ]
 
 
 def _brings(brought: list[tuple[str, str]]) -> str:

@@ -29,6 +29,11 @@ OWNERS = (
 #: The same for methods that sample.
 SAMPLING_OWNERS = (("xpo.train.settings", "RolloutSettings"),)
 
+#: What a method can train.
+_MODELS = ("policy", "reward", "preference")
+#: Attributes of a class that are dictionaries, and those that are tuples of names.
+_DICTIONARIES = ("metrics", "training", "lora_training", "aliases", "accepts", "extras", "golden", "functions")
+_TUPLES = ("raises", "lowers", "columns")
 #: Words of the command line that stand for no field of their own.
 _WORDS = ("config", "dataset", "help", "model")
 
@@ -46,10 +51,11 @@ def problem(cls: object) -> str | None:
         return f"{cls.__name__}.name is {cls.name!r}; use lower case letters, digits, '_' and '-'"
     for word in ("summary", "equation"):
         text = getattr(cls, word)
-        if not isinstance(text, str) or not text.strip():
+        if not isinstance(text, str) or len(text.strip().splitlines()) != 1:
             return f"{cls.__name__}.{word} is {text!r}; it must be one line of text"
-    if not isinstance(cls.paper, Paper):
-        return f"{cls.__name__}.paper is {cls.paper!r}; it must be an xpo.Paper"
+    paper = cls.paper
+    if not isinstance(paper, Paper) or [type(value) for value in vars(paper).values()] != [str, str, int]:
+        return f"{cls.__name__}.paper is {paper!r}; it must be an xpo.Paper(title, url, year)"
     if cls.data not in KINDS:
         return f"{cls.__name__}.data is {cls.data!r}; it must be one of {', '.join(KINDS)}." + (
             did_you_mean(cls.data, KINDS) if isinstance(cls.data, str) else ""
@@ -64,10 +70,20 @@ def problem(cls: object) -> str | None:
         inspect.signature(cls.loss).bind(*("self", "batch", "policy", "reference"))
     except TypeError as error:
         return f"{cls.__name__}.loss cannot be called with (self, batch, policy, reference): {error}"
-    for word in ("metrics", "training", "lora_training"):
-        if not isinstance(getattr(cls, word), Mapping):
-            return f"{cls.__name__}.{word} is {getattr(cls, word)!r}; it must be a dictionary"
+    if cls.model not in _MODELS:
+        return f"{cls.__name__}.model is {cls.model!r}; it must be one of {', '.join(_MODELS)}"
+    for word in _DICTIONARIES:
+        if not _named(getattr(cls, word)):
+            return f"{cls.__name__}.{word} is {getattr(cls, word)!r}; it must be a dictionary whose keys are texts"
+    for word in _TUPLES:
+        names = getattr(cls, word)
+        if not isinstance(names, (tuple, list)) or not all(isinstance(name, str) for name in names):
+            return f"{cls.__name__}.{word} is {names!r}; it must be a tuple of names, such as ('chosen',)"
     return _config_problem(cls.__name__, cls.Config, cls.data == "rollouts")
+
+
+def _named(value: object) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(key, str) for key in value)
 
 
 def _config_problem(owner: str, config: Any, rollouts: bool) -> str | None:
@@ -82,6 +98,8 @@ def _config_problem(owner: str, config: Any, rollouts: bool) -> str | None:
             return (
                 f"{owner}.Config: the setting '{field.name}' has no default; write {field.name} = option(default, help)"
             )
+        if not isinstance(field.metadata.get("help", ""), str):
+            return f"{owner}.Config: the help of the setting '{field.name}' is no text; write option(default, 'help')"
         taken = reserved(rollouts).get(field.name)
         if taken:
             return (

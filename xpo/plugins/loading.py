@@ -2,35 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import difflib
 import os
 import re
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from functools import cache, partial
+from collections.abc import Iterator
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar
 
-import pluggy
-
-from xpo.api import hookspecs
 from xpo.errors import PluginError, did_you_mean
-from xpo.plugins.contract import NAME, problem
+from xpo.plugins.reading import GROUP, KINDS, read
 from xpo.plugins.registry import Entry, Failure, Registry, Supplier
-from xpo.plugins.requirements import unmet
-from xpo.plugins.things import unusable
 
-GROUP = "xpo"
 FIRST_PARTY = "xpo"
-KINDS = {
-    "xpo_algorithms": "algorithm",
-    "xpo_rewards": "reward",
-    "xpo_judges": "judge",
-    "xpo_datasets": "data set",
-    "xpo_evaluators": "evaluator",
-    "xpo_commands": "command",
-}
 
 T = TypeVar("T")
 Found = list[tuple[str, Supplier, T]]
@@ -43,7 +26,7 @@ def load() -> Registry:
     found: dict[str, Found[Any]] = {hook: [] for hook in KINDS}
     for supplier, entry_point in _chosen(registry.failures):
         registry.suppliers[supplier] = []
-        for hook, name, value in _read(supplier, entry_point, registry.failures):
+        for hook, name, value in read(supplier, entry_point, registry.failures):
             if any((name, supplier.distribution) == (other, owner.distribution) for other, owner, _ in found[hook]):
                 reason = "the package already brings one of that name, and the first is kept; rename one of them"
                 registry.failures.append(Failure(supplier, KINDS[hook], name, reason))
@@ -106,96 +89,3 @@ def _supplier(entry_point: EntryPoint) -> Supplier:
 
 def _normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name.strip()).lower()
-
-
-def _read(supplier: Supplier, entry_point: EntryPoint, failures: list[Failure]) -> Iterator[tuple[str, str, Any]]:
-    """The (hook, name, value) that one entry point brings. Its own plugin manager keeps it apart from all others."""
-    before = len(failures)
-    manager = pluggy.PluginManager(GROUP)
-    manager.add_hookspecs(hookspecs)
-    part = "requirements"
-    try:
-        if reason := _guarded(lambda: unmet(entry_point.dist)):
-            raise _Refused(reason)
-        part = "import"
-        plugin = _guarded(entry_point.load)
-        part = "hooks"
-        for reason in _misspelt(manager, plugin):
-            failures.append(Failure(supplier, part, "", reason))
-        _guarded(lambda: manager.register(plugin))
-    except _Refused as refused:
-        failures.append(Failure(supplier, part, "", str(refused)))
-        return
-    hooks = [hook for caller in manager.get_hookcallers(plugin) or () if (hook := caller.name) in KINDS]
-    if not hooks and len(failures) == before:
-        reason = f"{entry_point.value} defines none of {', '.join(KINDS)}"
-        failures.append(Failure(supplier, part, "", reason))
-    for hook in hooks:
-        check = _algorithm if hook == "xpo_algorithms" else _item
-        try:
-            for thing in _things(hook, _guarded(getattr(manager.hook, hook))):
-                try:
-                    name, value = _guarded(partial(check, hook, thing))
-                    yield hook, name, value
-                except _Refused as refused:
-                    failures.append(Failure(supplier, KINDS[hook], refused.name, str(refused)))
-        except _Refused as refused:
-            failures.append(Failure(supplier, hook, "", str(refused)))
-
-
-class _Refused(Exception):
-    def __init__(self, reason: str, name: object = "") -> None:
-        super().__init__(reason)
-        self.name = name if isinstance(name, str) else ""
-
-
-def _guarded(call: Callable[[], T]) -> T:
-    """The result of a stranger's code; whatever it raises becomes the reason to refuse it."""
-    try:
-        # What a plugin prints must not end up in the middle of --json.
-        with contextlib.redirect_stdout(sys.stderr):
-            return call()
-    except (KeyboardInterrupt, _Refused):
-        raise
-    except BaseException as error:  # a module that calls sys.exit() must not take xpo with it
-        raise _Refused(f"{type(error).__name__}: {error}".removesuffix(": ")) from error
-
-
-def _misspelt(manager: pluggy.PluginManager, plugin: object) -> Iterator[str]:
-    """pluggy passes over what is no hook without a word, and so a typing error would go unnoticed."""
-    for name in dir(plugin):
-        if not callable(getattr(plugin, name, None)) or name.startswith("__"):
-            continue
-        marks = manager.parse_hookimpl_opts(plugin, name)
-        hook = (marks and marks["specname"]) or name
-        if hook in KINDS and marks is None:
-            yield f"{name}() is not marked; write @xpo.hookimpl above it"
-        elif hook not in KINDS and (marks is not None or name.startswith("xpo_")):
-            likely = difflib.get_close_matches(hook, KINDS, n=1)  # all are alike in some letters
-            yield f"there is no hook {hook}().{did_you_mean(hook, likely)} The hooks are {', '.join(KINDS)}"
-
-
-def _things(hook: str, results: list[Any]) -> list[Any]:
-    """The single things a hook returned: pluggy gives a list of one result, or of none where that was None."""
-    result = results[0] if results else None
-    if hook == "xpo_algorithms" and isinstance(result, (list, tuple)):
-        return list(result)
-    if hook != "xpo_algorithms" and isinstance(result, Mapping):
-        return list(result.items())
-    wanted = "a list of Algorithm classes" if hook == "xpo_algorithms" else f"a dictionary of {KINDS[hook]}s by name"
-    raise _Refused(f"it returned {result!r}; return {wanted}")
-
-
-def _algorithm(hook: str, cls: Any) -> tuple[str, Any]:
-    if reason := problem(cls):
-        raise _Refused(reason, getattr(cls, "name", ""))
-    return cls.name, cls
-
-
-def _item(hook: str, item: tuple[Any, Any]) -> tuple[str, Any]:
-    name, value = item
-    if not isinstance(name, str) or not NAME.fullmatch(name):
-        raise _Refused(f"{name!r} is no name; use lower case letters, digits, '_' and '-'", name)
-    if reason := unusable(hook, value):
-        raise _Refused(reason, name)
-    return name, value

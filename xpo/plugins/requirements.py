@@ -9,17 +9,16 @@ import xpo
 
 
 def unmet(package: Distribution | None) -> str | None:
-    """Why ``package`` does not go with the xpo that runs; None where it does, or does not say.
-
-    Raises:
-        packaging.requirements.InvalidRequirement: what it says of xpo cannot be read.
-    """
-    from packaging.requirements import Requirement
+    """Why ``package`` does not go with the xpo that runs; None where it does, or does not say."""
+    from packaging.requirements import InvalidRequirement, Requirement
 
     for line in (package.requires if package is not None else None) or ():
         if not re.match(r"\s*xpo(?![\w.-])", line, re.IGNORECASE):
             continue
-        asked = Requirement(line)
+        try:
+            asked = Requirement(line)
+        except InvalidRequirement:
+            return f"what it needs, '{line}', cannot be read; correct the dependencies in its pyproject.toml"
         here = asked.marker is None or asked.marker.evaluate({"extra": ""})
         if here and not asked.specifier.contains(xpo.__version__, prereleases=True):
             return (

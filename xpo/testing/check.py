@@ -11,11 +11,13 @@ import torch
 
 from xpo.api.algorithm import Algorithm
 from xpo.testing import conduct, declared, effects, gradients, invariance, promises, purity
+from xpo.testing.case import Case
 from xpo.testing.experience import experience
 from xpo.testing.feedback import feedback
-from xpo.testing.golden import Case
 from xpo.testing.layout import layout
+from xpo.testing.logged import metrics
 from xpo.testing.precision import precision
+from xpo.testing.processes import processes
 from xpo.testing.reference import reference
 from xpo.testing.report import NOT_REACHED, Check, Cross, NotApplicable, Report, told
 from xpo.testing.subject import Subject
@@ -37,8 +39,10 @@ CHECKS: dict[str, Callable[[Subject], str | None]] = {
     "gradient stays": gradients.gradient_stays,
     "every token": gradients.every_token,
     "padding": invariance.padding,
+    "prompts": invariance.prompts,
     "row order": invariance.row_order,
     "batch split": invariance.batch_split,
+    "processes": processes,
     "experience": experience,
     "layout": layout,
     "extremes": conduct.extremes,
@@ -46,7 +50,7 @@ CHECKS: dict[str, Callable[[Subject], str | None]] = {
     "settings": effects.settings,
     "state": purity.state,
     "purity": purity.purity,
-    "metrics": declared.metrics,
+    "metrics": metrics,
 }
 VECTORS = "vectors"
 #: Without these the others have nothing to look at.

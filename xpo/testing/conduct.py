@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from itertools import product
 from typing import Any
@@ -57,7 +58,7 @@ def _tried(algorithm: Algorithm[Any], groups: Sequence[Group], situation: Situat
     try:
         return trial(algorithm, groups, situation)
     except PluginError as error:
-        if "has shape ()" in str(error):
+        if re.search(r"has shape \((1,)?\)", str(error)):
             raise Cross(
                 f"the loss is reduced to one number inside the micro-batch, and the loop divides again: {error}"
             ) from error

@@ -8,14 +8,11 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from xpo.errors import DataError
 from xpo.plugins.contract import problem, reserved
 from xpo.testing.altered import rescored
+from xpo.testing.defaults import wrong_default
 from xpo.testing.fabricate import step
-from xpo.testing.logged import loops, misnamed
 from xpo.testing.outcome import difference
 from xpo.testing.report import Cross, NotApplicable
 from xpo.testing.subject import APART, NEAR, Subject, listed, spelt
@@ -42,6 +39,8 @@ def declaration(subject: Subject) -> None:
     for name, told in settings.items():
         if not told.strip():
             raise Cross(f"the setting '{name}' is not documented; write {name} = option(default, 'what it does')")
+        if reason := wrong_default(cls.Config, name):
+            raise Cross(reason)
     for alias, name in cls.aliases.items():
         if name not in settings:
             raise Cross(f"the alias '{alias}' stands for '{name}', which is no setting; it has {listed(settings)}")
@@ -74,11 +73,17 @@ def needs(subject: Subject) -> str:
         raise NotApplicable(f"the loss fails whatever it is given: {reason}")
     asked = [name for name in ASKED if getattr(declared, name)]
     for name in asked:
-        if not any(_uses(subject, name, situation) for situation in subject.situations):
+        using = next((settings for settings in subject.variations() if _uses(subject, name, settings)), None)
+        if using is None:
             unused = (
                 f"it declares Needs({name}=True), but nothing depends on it; what is declared is computed at every "
             )
             raise Cross(_UNUSED.get(name, f"{unused}step, so drop it"))
+        if using:
+            raise Cross(
+                f"with default settings nothing depends on what Needs({name}=True) asks for, and{spelt(using)} "
+                "something does: give that setting another default, or set self.needs in __init__ by the settings"
+            )
     for name in subject.cls.columns:
         if not _reads(subject, name):
             raise Cross(
@@ -104,20 +109,27 @@ def _failure(subject: Subject, **granted: Any) -> str | None:
     return "it is NaN" if math.isnan(value) else None
 
 
-def _uses(subject: Subject, name: str, situation: Situation) -> bool:
+def _uses(subject: Subject, name: str, settings: dict[str, Any]) -> bool:
     """Whether what was asked for is looked at, or anything comes out differently when it says something else."""
-    plain = subject.once(situation)
+    return any(_differs(subject, name, settings, situation) for situation in subject.situations)
+
+
+def _differs(subject: Subject, name: str, settings: dict[str, Any], situation: Situation) -> bool:
+    plain = subject.tried(situation, settings)
+    if plain is None:
+        return False
     if name == "vocabulary":
         return bool(plain.policy.read)
     if name == "reference_vocabulary":
         return bool(plain.reference and plain.reference.read)
     if name == "scores":
-        algorithm = subject.make()
+        algorithm = subject.make(**settings)
         rows = rescored(step(algorithm, situation.seed, columns=situation.columns))
         return difference(plain, trial(algorithm, prepared(algorithm, situation, rows), situation)) > 0
     seed = situation.seed + 100
     other = replace(situation, reference_seed=seed) if name == "reference" else replace(situation, value_seed=seed)
-    return difference(plain, subject.once(other)) > 0
+    said = subject.tried(other, settings)
+    return said is not None and difference(plain, said) > 0
 
 
 def _reads(subject: Subject, name: str) -> bool:
@@ -150,47 +162,3 @@ def _reads(subject: Subject, name: str) -> bool:
 def _less(columns: Mapping[str, Any], name: str) -> dict[str, Any]:
     """The same numbers, with another one in the column ``name``."""
     return {key: 1.0 - value if key == name else value for key, value in columns.items()}
-
-
-def metrics(subject: Subject) -> str:
-    """It logs the metrics it documents and no others, each a finite number an item."""
-    documented, logged = subject.cls.metrics.keys(), set[str]()
-    if taken := sorted(name for name in documented if loops(name, subject.rollouts)):
-        raise Cross(
-            f"the metric {listed(taken)} has a name under which the loop itself logs something, and would take its "
-            "place; give it another"
-        )
-    for number, settings in enumerate(subject.variations()):
-        if number and logged >= documented:
-            break
-        for situation in subject.situations:
-            outcome = subject.tried(situation, settings)
-            if outcome is None:
-                continue
-            logged |= {f"loss/{term.name}" for term in outcome.returned.terms}
-            loss = outcome.returned
-            for name, items in {**loss.metrics, **loss.lowest, **loss.highest}.items():
-                logged.add(name)
-                if name not in documented:
-                    raise Cross(
-                        f"it logs the metric '{name}'{spelt(settings)} and does not document it; explain it in "
-                        "`metrics`"
-                    )
-                if reason := _unfit(items):
-                    raise Cross(f"the metric '{name}' is {reason}{spelt(settings)}")
-            if reason := misnamed(outcome):
-                raise Cross(f"{reason}{spelt(settings)}")
-    if missing := documented - logged:
-        raise Cross(f"it documents {listed(missing)} and never logs that; log it, or drop it from `metrics`")
-    return f"{len(documented)} metrics"
-
-
-def _unfit(items: Any) -> str | None:
-    """Why something cannot be logged."""
-    if not isinstance(items, Tensor):
-        return f"a {type(items).__name__}, not a 1-D tensor; return one number an item"
-    if items.dim() != 1:
-        return f"a tensor of {items.dim()} dimensions; return a 1-D one, one number an item"
-    if not torch.isfinite(items.detach().double()).all():
-        return "not finite; leave out the items for which it is not defined"
-    return None

@@ -26,12 +26,17 @@ def settings(subject: Subject) -> str:
     names = [item.name for item in fields(subject.cls.Config)]
     if not names:
         raise NotApplicable("it has no settings")
+    known = _Known(subject)
+
+    def numeric(name: str) -> bool:
+        """Last: what a setting means is more often up to a choice than to a number."""
+        return type(getattr(subject.cls.Config(), name)) in (int, float)
+
     for name in names:
-        known = _Known(subject)
         legal = list(alternatives(subject.cls.Config, name))
         if any(known.differs({}, {name: value}) for value in legal):
             continue
-        beside = [base for other in names if other != name for base in _some(subject, other)]
+        beside = [base for other in sorted(names, key=numeric) if other != name for base in _some(subject, other)]
         if any(
             known.differs(base, {**base, name: value})
             for base in beside

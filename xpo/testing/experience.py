@@ -27,7 +27,10 @@ def experience(subject: Subject) -> str:
         return tensor
 
     half = len(groups) // 2
-    whole = columns_of(subject.make(), groups, NEAR, reduce)
+    changed: list[str] = []
+    whole = columns_of(subject.make(), groups, NEAR, reduce, changed)
+    if changed:
+        raise Cross(f"experience writes into {changed[0]}; the loss reads that too, so work on a copy")
     parts = [columns_of(subject.make(), some, NEAR, reduce) for some in (groups[:half], groups[half:])]
     if asked:
         return "with a statistic of every process"

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from xpo.api.groups import Completion
+from xpo.testing.goals import goals
 from xpo.testing.outcome import Outcome
 from xpo.testing.report import Cross, NotApplicable
 from xpo.testing.subject import APART, NEAR, Subject, spelt
@@ -25,8 +26,6 @@ ROUNDING = 1e-9
 EDGES = (-1.0, 1.0)
 #: How much less likely completions are made, a token, where it is a matter of the whole loss and not of its slope.
 FAR = -3.0
-#: What a completion of some roles is there for: to become likelier or less likely, whatever else there is.
-GOALS = {"forget": -1.0, "retain": 1.0}
 #: What makes no difference where feedback is not read.
 IGNORED = {
     "pairs": "which completion is chosen and which is rejected",
@@ -51,7 +50,7 @@ def feedback(subject: Subject) -> str:
     """What the feedback prefers is made likelier for it."""
     kind = subject.cls.data
     if kind in ("forget", "demonstrations"):
-        return _goals(subject)
+        return goals(subject)
     if subject.cls.model == "preference":
         raise NotApplicable("completions are read two at once, so none of them has a pull of its own")
     share = share_of(subject, {})
@@ -65,8 +64,9 @@ def feedback(subject: Subject) -> str:
     if share < 0:
         if kind == "pairs" and _falls_from_afar(subject):
             return "the loss is lower where chosen completions are far likelier, though it rises to either side of some"
-        raise Cross(f"{FLIPPED[kind]}; turn it round")
-    if kind == "labels" and "undesirable" not in subject.cls.raises and _raises_both(subject):
+        raise Cross(f"{FLIPPED[kind]}; {_cure(subject)}")
+    graded = subject.make().needs.scores  # a label of 0 is then a number to be met, which may be above where it starts
+    if kind == "labels" and not graded and "undesirable" not in subject.cls.raises and _raises_both(subject):
         raise Cross(
             "gradient descent makes undesirable completions likelier too, if less than desirable ones: the sign of "
             "their part of the loss is flipped; turn it round, or say so in `raises` if it is meant"
@@ -78,6 +78,14 @@ def feedback(subject: Subject) -> str:
             told += f"; less likely{spelt(settings)}, which is accepted: refuse such values with self.require"
             break
     return told
+
+
+def _cure(subject: Subject) -> str:
+    """What to do about feedback that works the wrong way round."""
+    for settings in subject.variations():
+        if (share_of(subject, settings) or 0.0) > ROUNDING:
+            return f"it is the right way round{spelt(settings)}, so that the default may be what is wrong"
+    return "turn it round"
 
 
 def share_of(subject: Subject, settings: Mapping[str, Any]) -> float | None:
@@ -96,10 +104,11 @@ def share_of(subject: Subject, settings: Mapping[str, Any]) -> float | None:
         if len(both) < 2:
             continue
         (worth, pulls), (turned, against) = both
-        for text in worth.keys() & turned.keys() & pulls.keys() & against.keys():
+        for text in worth.keys() & turned.keys() & (pulls.keys() | against.keys()):
             better = worth[text] - turned[text]
-            right += better * (pulls[text] - against[text])
-            total += abs(better) * (abs(pulls[text]) + abs(against[text]))
+            here, there = pulls.get(text, 0.0), against.get(text, 0.0)  # what collate leaves out is not pulled
+            right += better * (here - there)
+            total += abs(better) * (abs(here) + abs(there))
             found = True
     return None if not found else right / total if total else 0.0
 
@@ -162,21 +171,3 @@ def _edges(subject: Subject) -> Iterator[dict[str, Any]]:
                 except Exception:  # however it is said, this value is refused
                     continue
                 yield settings
-
-
-def _goals(subject: Subject) -> str:
-    """Of data where each completion is there for one thing: that they are pulled that way, all together."""
-    goals = GOALS if subject.cls.data == "forget" else {"completion": 1.0}
-    pulled: dict[str, float] = {}
-    for situation in (NEAR, APART):
-        outcome = subject.once(situation)
-        for (row, place), pull in outcome.pull.items():
-            role = next(group for group in outcome.batch.groups if group.row == row).completions[place].role
-            pulled[role] = pulled.get(role, 0.0) + float(pull.sum())
-    for role, goal in goals.items():
-        if goal * pulled.get(role, 0.0) < 0:
-            done = "less likely" if goal > 0 else "likelier"
-            raise Cross(
-                f"gradient descent makes completions '{role}' {done}: the sign of the loss is flipped; turn it round"
-            )
-    return ", ".join(f"{role}: {'likelier' if goal > 0 else 'less likely'}" for role, goal in goals.items())

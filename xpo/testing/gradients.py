@@ -7,13 +7,14 @@ from collections.abc import Iterator, Sequence
 from xpo.api.groups import Group
 from xpo.testing.outcome import Place
 from xpo.testing.report import Cross, NotApplicable
-from xpo.testing.subject import NEAR, Subject, listed
+from xpo.testing.subject import NEAR, Subject, listed, spelt
 from xpo.testing.trial import Situation
 
 #: How a gradient gets lost.
 _CUT = "look for a detach(), an item() or a torch.no_grad() too many"
 #: What some completions of a list are called: those a method may have forgotten.
 _MIDDLE, _LATER = "neither the best nor the worst", "neither the first nor the second"
+_LABELS = ("undesirable", "desirable")
 
 
 def gradient(subject: Subject) -> str:
@@ -21,11 +22,16 @@ def gradient(subject: Subject) -> str:
     pulled: dict[str, bool] = {}
     for situation in subject.situations:
         outcome = subject.once(situation)
-        for place, name in _trained(outcome.batch.groups, subject.cls.data == "lists"):
+        for place, name in _trained(outcome.batch.groups, subject.cls.data):
             pulled[name] = pulled.get(name, False) or bool(outcome.pull[place].any())
     missing = sorted(name for name, found in pulled.items() if not found)
     if not any(pulled.values()):
         raise Cross(f"the loss has no gradient: {_nothing(subject)}")
+    if unread := sorted(set(missing) & set(_LABELS)):
+        raise Cross(
+            f"{unread[0]} completions get no gradient, though they are computed at every step: the loss multiplies "
+            "them by 0, or passes them over; learn from them, or leave them out in collate"
+        )
     if _LATER in missing:
         raise Cross(
             f"of a list only two completions count: those that are {_LATER} in it get no gradient; learn from all, or "
@@ -36,21 +42,23 @@ def gradient(subject: Subject) -> str:
             f"completions {listed(missing)} get no gradient, though they are trained; {_CUT}, or mark them "
             "trainable=False in collate if they are only to be scored"
         )
-    into = f"into {listed(pulled.keys() - {_MIDDLE, _LATER})}"
+    into = f"into {listed(pulled.keys() - {_MIDDLE, _LATER, *_LABELS})}"
     # The best against the worst is a method of its own, if a dear one.
     return f"{into}; not into those that are {_MIDDLE}, which collate could leave out" if missing else into
 
 
-def _trained(groups: Sequence[Group], lists: bool) -> Iterator[tuple[Place, str]]:
-    """Trained completions by what they are: their role, and of a list the places that are easily forgotten."""
+def _trained(groups: Sequence[Group], data: str) -> Iterator[tuple[Place, str]]:
+    """Trained completions by what they are: their role, their label, and the places of a list that are forgotten."""
     for group in groups:
         scores = [one.score for one in group.completions if one.score is not None]
         for place, one in enumerate(group.completions):
             if one.trainable:
                 yield (group.row, place), one.role
-                if lists and place > 1:
+                if data == "labels" and one.label is not None:
+                    yield (group.row, place), _LABELS[one.label]
+                if data == "lists" and place > 1:
                     yield (group.row, place), _LATER
-                if lists and one.score is not None and min(scores) < one.score < max(scores):
+                if data == "lists" and one.score is not None and min(scores) < one.score < max(scores):
                     yield (group.row, place), _MIDDLE
 
 
@@ -59,6 +67,10 @@ def _nothing(subject: Subject) -> str:
     whole = [kind for kind in sorted(kinds) if "int" in kind or kind == "bool"]
     if whole:
         return f"its values are {whole[0]}, and counts and comparisons have none; return what they are made of"
+    for settings in subject.variations():
+        outcome = subject.tried(NEAR, settings)
+        if outcome is not None and outcome.largest:
+            return f"there is one{spelt(settings)}; give that setting another default"
     return f"nothing that it returns depends on what the policy says; {_CUT}"
 
 

@@ -7,7 +7,7 @@ import random
 from xpo.api.batch import Batch
 from xpo.api.loss import counts
 from xpo.testing.fabricate import STEP
-from xpo.testing.outcome import Outcome, difference, relative
+from xpo.testing.outcome import Outcome, difference, joined, relative
 from xpo.testing.report import Cross, NotApplicable
 from xpo.testing.subject import APART, NEAR, Subject
 from xpo.testing.trial import prepared, step_of, trial
@@ -27,9 +27,24 @@ def padding(subject: Subject) -> str:
         if difference(plain, wider) > ROUNDING:
             raise Cross(
                 f"padding counts: with 5 more columns of it the loss is {wider.loss:.8g} instead of {plain.loss:.8g}, "
-                "or its gradient differs; count tokens with batch.lengths or batch.mask, not by the width of a tensor"
+                "or its gradient differs; count tokens with batch.lengths or batch.mask, not by the width of a tensor, "
+                "and cut no columns off, as [:, :-1] does to the longest completion alone"
             )
     return "5 more columns"
+
+
+def prompts(subject: Subject) -> str:
+    """Longer prompts of which the models say the same change nothing: tokens of a prompt are not of a completion."""
+    for situation in subject.situations:
+        algorithm = subject.make()
+        longer = trial(algorithm, prepared(algorithm, situation), situation, longer=5)
+        if difference(subject.once(situation), longer) > ROUNDING:
+            raise Cross(
+                "tokens of the prompt count: with prompts that are 5 tokens longer, after which the models say the "
+                f"same, the loss is {longer.loss:.8g} instead of {subject.once(situation).loss:.8g}, or its gradient "
+                "differs; batch.lengths and batch.mask are of the completions alone"
+            )
+    return "5 more tokens"
 
 
 def row_order(subject: Subject) -> str:
@@ -91,6 +106,12 @@ def _by_copies(subject: Subject, whole: Outcome, split: Outcome) -> str:
             f"in one {together:.3g}; return unreduced values in Term and divide by no count of rows, pairs or tokens, "
             "the loop divides by those of the whole step"
         )
+    if least == 1 and subject.cls.data == "lists" and _of_one_length(subject):
+        raise Cross(
+            f"{found}: places of a list that are not there count, as lists of one length do not disturb each other and "
+            "those of several do; batch.slots says which are there: give batch.lists a fill of -1e4 before a softmax, "
+            "leave them out of sums, and divide by the number of those that are there"
+        )
     if least == 1 and not one.state_dict():
         raise Cross(
             f"{found}: the loss is normalised by the micro-batch, so that what a row contributes depends on the others "
@@ -100,3 +121,16 @@ def _by_copies(subject: Subject, whole: Outcome, split: Outcome) -> str:
     if least > 1:
         return f"copies weigh alike; its statistic is that of the micro-batch, as Needs(least={least}) declares"
     return "copies weigh alike; its running state moves with every micro-batch"
+
+
+def _of_one_length(subject: Subject) -> bool:
+    """Whether lists of as many completions, in one micro-batch, make what each makes by itself."""
+    groups = prepared(subject.make(), NEAR)
+    totals = counts(Batch.of(groups))
+    for length in {len(group.completions) for group in groups}:
+        alike = [group for group in groups if len(group.completions) == length]
+        together = trial(subject.make(), alike, NEAR, totals=totals)
+        alone = joined([trial(subject.make(), [group], NEAR, totals=totals) for group in alike])
+        if difference(together, alone) > ROUNDING:
+            return False
+    return True

@@ -66,6 +66,14 @@ def collation(subject: Subject) -> str:
             )
         if lost := _lost(given, made):
             raise Cross(f"collate drops {lost}; change groups with dataclasses.replace, which keeps the rest of them")
+        used = copy.deepcopy(given)
+        with _seeded(1):
+            twice = [list(copy.deepcopy(algorithm).collate(used)) for _ in range(2)][1]
+        if twice != made:
+            raise Cross(
+                "collate changes the groups it is given, and makes something else of them the next time; what is given "
+                "is used again, so make new groups and completions with dataclasses.replace"
+            )
         with suppress(Exception):  # what is wrong with the loss another check says
             trial(algorithm, prepared(algorithm, situation), situation)
         with _seeded(2):

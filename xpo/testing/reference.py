@@ -8,6 +8,7 @@ samples, a sample that the reference finds likelier must not be pulled down for 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,6 +48,22 @@ def reference(subject: Subject) -> str:
                 f"the reference is read with the wrong sign in completions {listed([role])}: the loss depends on "
                 "log pi + log ref, where a log-ratio is log pi - log ref; subtract policy and reference"
             )
+        if _one_averaged(subject, role):
+            raise Cross(
+                f"in completions {listed([role])} one of policy and reference is averaged over tokens and the other "
+                "added up, so that their difference is no log-ratio: take sum() of both, or mean() of both"
+            )
+    if subject.rollouts and not _steers(subject):
+        raise Cross(
+            "the reference changes the loss and not its gradient, so that nothing holds the policy to it: the gradient "
+            "of log pi - log ref is that of log pi alone; take that off the reward, or add (d.exp() - d - 1) with "
+            "d = log ref - log pi to the loss, whose gradient knows the reference"
+        )
+    if subject.rollouts and _through(subject):
+        raise Cross(
+            "gradient goes through a reward: the loss has log pi times a reward that is made of log pi - log ref, and "
+            "follows both; detach what is made of rewards, or make it in experience"
+        )
     if subject.rollouts and _drives_away(subject) and (share_of(subject, {}) or 0.0) >= 0:
         raise Cross(
             "the reference is read with the wrong sign: samples that it finds likelier are pulled down for it, so "
@@ -84,24 +101,74 @@ def _adds(subject: Subject, role: str) -> bool:
     return bool(torch.allclose(base.reference, base.policy, rtol=SHARE, atol=0.0))
 
 
+def _steers(subject: Subject) -> bool:
+    """Whether gradients depend on what the reference says, with some settings."""
+    for settings in subject.variations():
+        for situation in subject.situations:
+            plain = subject.tried(situation, settings)
+            other = subject.tried(replace(situation, reference_lift=LIFT), settings)
+            if plain is not None and other is not None and _apart(plain.gradient, other.gradient) > ROUNDING:
+                return True
+    return False
+
+
+def _apart(one: dict[Any, Tensor], other: dict[Any, Tensor]) -> float:
+    """How far two gradients are apart, relative to the largest slope."""
+    largest = max((float(slopes.abs().max()) for slopes in one.values() if slopes.numel()), default=0.0)
+    moved = max((float((one[key] - other[key]).abs().max()) for key in one if one[key].numel()), default=0.0)
+    return moved / largest if largest else moved
+
+
+def _through(subject: Subject) -> bool:
+    """Whether the loss is a product of log pi and a log-ratio that carries gradient.
+
+    Its slopes of both models then move where both rise by as much, though the log-ratio stays.
+    """
+    one, other = (
+        _slopes(subject, replace(NEAR, policy_lift=lift, reference_lift=lift, lifted=None))
+        for lift in (2 * LIFT, 3 * LIFT)
+    )
+    return all(
+        float((new - old).abs().max()) > SHARE * float(old.abs().max()) > 0
+        for old, new in ((one.policy, other.policy), (one.reference, other.reference))
+    )
+
+
+def _one_averaged(subject: Subject, role: str) -> bool:
+    """Whether the slope of one model is that of the other times, or divided by, the length, in every completion."""
+    found = _slopes(subject, replace(NEAR, lifted=role))
+    policy, reference = found.policy.sum(-1), found.reference.sum(-1)
+    read = (policy != 0) & (reference != 0)
+    shares, lengths = -reference[read] / policy[read], found.lengths[read].to(policy.dtype)
+    return len(set(lengths.tolist())) > 1 and any(
+        bool(torch.allclose(shares, lengths**power, rtol=SHARE)) for power in (1, -1)
+    )
+
+
 @dataclass(frozen=True)
 class _Slopes:
-    """Gradients of the loss with respect to what two models say of the completions of a role, (n, T) each."""
+    """Gradients of the loss with respect to what two models say of the completions of a role.
+
+    Attributes:
+        policy, reference: (n, T) each.
+        lengths: (n,) tokens.
+    """
 
     policy: Tensor
     reference: Tensor
+    lengths: Tensor
 
 
 def _slopes(subject: Subject, situation: Situation) -> _Slopes:
     algorithm = subject.make()
     outcome = trial(algorithm, prepared(algorithm, situation), situation, anchored=True)
     assert outcome.reference is not None
-    own = outcome.batch.where(situation.lifted or "")
+    own = slice(None) if situation.lifted is None else outcome.batch.where(situation.lifted)
     found = []
     for speech in (outcome.policy, outcome.reference):
         leaf = speech.leaves["logps"]
         found.append((torch.zeros_like(leaf) if leaf.grad is None else leaf.grad)[own])
-    return _Slopes(*found)
+    return _Slopes(found[0], found[1], outcome.batch.lengths[own])
 
 
 def _drives_away(subject: Subject) -> bool:

@@ -7,10 +7,11 @@ A text log pi(y|x) is the log-probability of the completion, which is the sum. A
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from xpo.api.loss import Term
 from xpo.testing.report import Cross, NotApplicable
@@ -19,6 +20,8 @@ from xpo.testing.trial import Twice
 
 #: Rounding of float64.
 ROUNDING = 1e-9
+#: The same of what is worked out from gradients.
+NEARLY = 1e-6
 #: How an equation divides by the length of a completion: / |y|, 1/|y_w|, / |o_i|.
 _DIVIDED = re.compile(r"/\s*\|\s*[yo][^|()]*\|")
 #: Words for the same, and lengths in other places.
@@ -44,13 +47,58 @@ def tokens(subject: Subject) -> str:
             "has their sum, as nothing in it divides by a length: take policy.sum() for policy.mean(), or write "
             "log pi(y|x) / |y| if an average is meant"
         )
-    if added and not averaged and _DIVIDED.search(cls.equation):
+    pulled = _tokens_pulled(subject) if cls.data == "pairs" else []
+    if _mixed(pulled):
+        raise Cross(
+            "of chosen and rejected completions one is averaged over its tokens and the other added up, so that their "
+            "difference goes by length: take policy.sum() of both, or policy.mean() of both"
+        )
+    if not averaged and _DIVIDED.search(cls.equation) and (beside := _beside(pulled)):
+        raise Cross(
+            f"log-probabilities are divided by the length of a completion {beside:+g}, and the equation has the length "
+            "itself: policy.lengths counts all tokens of a completion, its end among them, as policy.mean() does"
+        )
+    # What is divided may be a term of single tokens, which the loop averages.
+    single = any(term.level == "token" for term in subject.once(NEAR).returned.terms)
+    if added and not averaged and not single and _DIVIDED.search(cls.equation):
         raise Cross(
             f"the term {listed(added)} adds log-probabilities up over the tokens of a completion, but the equation "
             "divides them by its length: take policy.mean() for policy.sum(), or correct the equation"
         )
     found = [f"{word} over tokens: {listed(names)}" for word, names in (("sum", added), ("average", averaged)) if names]
     return "; ".join(found) or "neither a plain sum nor a plain average over tokens"
+
+
+def _tokens_pulled(subject: Subject) -> list[tuple[Tensor, Tensor]]:
+    """Of pairs whose completions are both pulled, how much the tokens of the chosen and of the rejected one are."""
+    found = subject.once(NEAR).pull
+    both = [(found[row, 0], -found[row, 1]) for row, place in found if place == 1]
+    return [(chosen, rejected) for chosen, rejected in both if chosen.any() and rejected.any()]
+
+
+def _mixed(pairs: Sequence[tuple[Tensor, Tensor]]) -> bool:
+    """Whether tokens of the chosen completion are pulled as much as all of the rejected one, or the reverse."""
+    if len({(len(chosen), len(rejected)) for chosen, rejected in pairs}) < 2:
+        return False
+    tokens, whole = (
+        torch.tensor([(float(reduce(chosen)), float(reduce(rejected))) for chosen, rejected in pairs])
+        for reduce in (torch.mean, torch.sum)
+    )
+    return any(torch.allclose(tokens[:, side], whole[:, 1 - side], NEARLY, 0.0) for side in (0, 1))
+
+
+def _beside(pairs: Sequence[tuple[Tensor, Tensor]]) -> float:
+    """What is added to the lengths that log-probabilities are divided by; 0 where that is nothing, or not one number.
+
+    A token is pulled by 1 / (length + x), times what is the same of both completions.
+    """
+    found = []
+    for chosen, rejected in pairs:
+        one, other = float(chosen.mean()), float(rejected.mean())
+        if len(chosen) != len(rejected) and one != other:
+            found.append((other * len(rejected) - one * len(chosen)) / (one - other))
+    same = len(found) > 1 and max(found) - min(found) <= NEARLY * abs(found[0])
+    return round(found[0], 3) if same else 0.0
 
 
 def _same(subject: Subject, twice: Twice) -> Iterator[str]:

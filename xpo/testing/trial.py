@@ -16,6 +16,7 @@ from xpo.api.groups import Group
 from xpo.api.loss import Counts, as_loss, counts, reduce
 from xpo.testing.altered import doubled, turned
 from xpo.testing.fabricate import parts, sampled, step
+from xpo.testing.inputs import changed_of, versions
 from xpo.testing.moods import Who
 from xpo.testing.outcome import Outcome, joined
 from xpo.testing.speech import Speech, speak
@@ -104,16 +105,29 @@ def rows_of(algorithm: Algorithm[Any], situation: Situation) -> list[Group]:
 
 
 def experience(
-    algorithm: Algorithm[Any], groups: Sequence[Group], situation: Situation, reduce: Reduce | None = None
+    algorithm: Algorithm[Any],
+    groups: Sequence[Group],
+    situation: Situation,
+    reduce: Reduce | None = None,
+    changed: list[str] | None = None,
 ) -> dict[str, Tensor]:
-    """What the algorithm makes of samples once, by name; ``reduce`` sums over processes."""
+    """What the algorithm makes of samples once, by name.
+
+    Args:
+        reduce: sums over processes.
+        changed: gets the names of what the algorithm writes into.
+    """
     batch = situation.batch(groups, **({} if reduce is None else {"reduce": reduce}))
     policy = situation.hear("old" if situation.reused else "policy", batch, algorithm)
     reference = situation.hear("reference", batch, algorithm)
     assert policy is not None
     # The loop keeps no distributions of what it sampled.
     bare = replace(policy.scores, distributions=None)
-    return dict(algorithm.experience(batch, bare, None if reference is None else reference.scores))
+    before = versions(batch, policy, reference)
+    made = dict(algorithm.experience(batch, bare, None if reference is None else reference.scores))
+    if changed is not None:
+        changed += changed_of(before, batch, policy, reference)
+    return made
 
 
 def attach(groups: Sequence[Group], columns: Mapping[str, Tensor]) -> None:
@@ -131,6 +145,8 @@ def trial(
     *,
     totals: Counts | None = None,
     wider: int = 0,
+    longer: int = 0,
+    shared: Reduce | None = None,
     gradient: bool = True,
     anchored: bool = False,
     idle: bool = False,
@@ -140,22 +156,27 @@ def trial(
     Args:
         totals: counts of the whole step; those of the groups by default.
         wider: columns of padding beyond those the groups need.
+        longer: tokens by which the loss sees every prompt to be longer than the models did.
+        shared: sums a tensor over processes.
         gradient: False for an evaluation.
         anchored: ask for the gradient with respect to the reference too, which nothing else does.
         idle: as a stand-in that must not count.
     """
-    batch = _wider(situation.batch(groups, idle=idle), wider)
+    shares = {} if shared is None else {"reduce": shared}
+    batch = _wider(situation.batch(groups, idle=idle, **shares), wider)
     policy = situation.hear("policy", batch, algorithm, gradient=gradient)
     reference = situation.hear("reference", batch, algorithm, gradient=anchored)
     assert policy is not None
-    before = {name: (tensor, tensor._version) for name, tensor in _inputs(batch, policy, reference).items()}
+    if longer:
+        groups = [replace(group, prompt_ids=[*longer * [0], *group.prompt_ids]) for group in groups]
+        batch = replace(batch, groups=groups, _parts={})
+    before = versions(batch, policy, reference)
     with torch.set_grad_enabled(gradient):
         returned = as_loss(algorithm.loss(batch, policy.scores, None if reference is None else reference.scores))
         value, _ = reduce(returned, batch, counts(batch) if totals is None else totals)
     if value.requires_grad:
         value.backward()  # type: ignore[no-untyped-call]  # torch leaves backward() untyped
-    changed = [name for name, (tensor, version) in before.items() if tensor._version != version]
-    changed += [name for name in _inputs(batch, policy, reference) if name not in before]
+    changed = changed_of(before, batch, policy, reference)
     return Outcome(float(value.detach()), returned, batch, policy, reference, changed)
 
 
@@ -174,15 +195,3 @@ def _wider(batch: Batch, by: int) -> Batch:
         return batch
     columns = {name: pad(values, (0, by)) if values.dim() == 2 else values for name, values in batch.columns.items()}
     return replace(batch, ids=pad(batch.ids, (0, by)), mask=pad(batch.mask, (0, by)), columns=columns, _parts={})
-
-
-def _inputs(batch: Batch, policy: Speech, reference: Speech | None) -> dict[str, Tensor]:
-    """Every tensor that a loss is given, by what it is called."""
-    words = ("group", "ids", "mask", "trainable", "chosen", "rejected", "labels", "scores")
-    found: dict[str, Tensor | None] = {f"batch.{word}": getattr(batch, word) for word in words}
-    found |= {f"batch.columns['{name}']": values for name, values in batch.columns.items()}
-    found |= {f"batch.group_columns['{name}']": values for name, values in batch.group_columns.items()}
-    for who, speech in (("policy", policy), ("reference", reference)):
-        if speech is not None:
-            found |= {f"{who}.{word}": getattr(speech.scores, word) for word in ("logps", "values", "rewards")}
-    return {name: tensor for name, tensor in found.items() if tensor is not None}

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from xpo.errors import PluginError
-from xpo.testing.golden import Case, run_case_with
+from xpo.testing.case import Case
+from xpo.testing.golden import run_case_with
 from xpo.testing.report import Cross, NotApplicable
 from xpo.testing.subject import Subject
 
