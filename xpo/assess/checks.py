@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 
 from xpo.assess.settings import ASKED, QUANTIZED, EvalSettings
 from xpo.errors import SettingError
 from xpo.feedback.judges import RUBRIC, SERVED
+from xpo.train.rules import NOT_NEGATIVE, POSITIVE, SHARE, Rule, check_needed, check_rules
 from xpo.train.settings import embedded
 
-_RANGES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+_RANGES: Mapping[str, Rule] = {
     **dict.fromkeys(
         (
             *("max_samples", "max_length", "max_prompt_length", "batch_tokens", "eval_prompts", "eval_tokens"),
             *("temperature", "top_k", "judge_timeout", "judge_concurrency"),
         ),
-        ("must be positive", lambda value: value > 0),
+        POSITIVE,
     ),
-    "judge_retries": ("must not be negative", lambda value: value >= 0),
+    "judge_retries": NOT_NEGATIVE,
     "beta": ("must be a positive number", lambda value: 0 < value < math.inf),
-    "top_p": ("must be above 0 and at most 1", lambda value: 0 < value <= 1),
+    "top_p": SHARE,
 }
 _REQUIRES: Mapping[str, str] = {
     **dict.fromkeys(("judge_url", "judge_template", *ASKED), "judge"),
@@ -51,14 +51,8 @@ def check(settings: EvalSettings) -> None:
     own, rollout, by = settings.own, settings.rollout, settings.changed
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise SettingError("xpo eval is one process; start it without a launcher")
-    for name, (rule, holds) in _RANGES.items():
-        value = settings.value(name)
-        if value is not None and not holds(value):
-            raise SettingError(f"--{name} {rule}, not {value}")
-    for name, other in _REQUIRES.items():
-        if name in by and not settings.value(other):
-            other = "dataset" if other == "dataset_name" else other
-            raise SettingError(f"{by[name].label} has no effect without --{other}; give both or neither")
+    check_rules(_RANGES, settings.value, by)
+    check_needed(_REQUIRES, settings.value, by)
     for name in own.model:
         if own.model.count(name) > 1:
             raise SettingError(f"--model names '{name}' twice")

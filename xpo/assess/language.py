@@ -29,7 +29,7 @@ from xpo.errors import ModelError
 from xpo.models.fingerprint import fingerprint
 from xpo.models.guard import choose_engine
 from xpo.models.load import load_policy, load_tokenizer
-from xpo.models.scoring import Engine, innermost, score
+from xpo.models.scoring import Engine, innermost, score, text_config
 from xpo.train.bar import Bar
 from xpo.train.settings import ModelSettings
 
@@ -118,7 +118,7 @@ def load(config: ModelSettings, device: torch.device) -> Any:
 
 def context(model: torch.nn.Module) -> int | None:
     """Most tokens that a model was made for; None where it does not say."""
-    most = getattr(innermost(model).config.get_text_config(), "max_position_embeddings", None)  # type: ignore[union-attr, operator]  # torch types every attribute
+    most = getattr(text_config(model), "max_position_embeddings", None)
     return most if isinstance(most, int) and most > 0 else None
 
 

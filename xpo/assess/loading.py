@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from xpo.assess.settings import EvalSettings
-from xpo.errors import PluginError
 from xpo.feedback.judge_functions import FunctionJudge
 from xpo.feedback.judge_http import HttpJudge
 from xpo.feedback.judge_models import PreferenceJudge, RewardJudge
-from xpo.feedback.judges import RUBRIC, SERVED, Judge, JudgeOptions, find_judge
+from xpo.feedback.judges import RUBRIC, SERVED, Judge, find_judge
 from xpo.feedback.reward_models import ModelReward
 from xpo.feedback.rewards import Reward, find_rewards
 from xpo.plugins import Registry
+from xpo.train.judging import judge_options, refuse_broken
 
 
 def rewards_of(
@@ -30,7 +30,7 @@ def rewards_of(
         ModelError: a model cannot be loaded.
     """
     for spec in specs or ():
-        _refuse_broken("reward", spec, registry.rewards, registry)
+        refuse_broken("reward", spec, registry.rewards, registry)
     found = find_rewards(specs or [], settings.rollout.reward_weights, registry.rewards, settings.model)
     for reward in found:
         if isinstance(reward.function, ModelReward):
@@ -48,16 +48,8 @@ def judge_of(settings: EvalSettings, registry: Registry) -> Judge | None:
     rollout = settings.rollout
     if rollout.judge is None:
         return None
-    _refuse_broken("judge", rollout.judge, registry.judges, registry)
-    options = JudgeOptions(
-        rollout.judge_url,
-        rollout.judge_timeout,
-        rollout.judge_retries,
-        rollout.judge_concurrency,
-        rollout.judge_template,
-        seed=settings.own.seed,
-    )
-    return find_judge(rollout.judge, registry.judges, settings.model, options)
+    refuse_broken("judge", rollout.judge, registry.judges, registry)
+    return find_judge(rollout.judge, registry.judges, settings.model, judge_options(rollout, settings.own.seed))
 
 
 def kind_of(judge: Judge | None, rewards: Sequence[Reward]) -> tuple[bool, bool]:
@@ -82,9 +74,3 @@ def free() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-def _refuse_broken(kind: str, spec: str, known: Mapping[str, Any], registry: Registry) -> None:
-    """Say why a plugin does not bring what it means to bring, before the name is taken for something else."""
-    if spec not in known and (reason := registry.reason(kind, spec)):
-        raise PluginError(reason)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from xpo.bench.store import JOB, LOG, RESULT, START, SUITE, half_written
 from xpo.errors import SettingError
+from xpo.train.place import check_place
 
 #: Seconds to wait for processes of an earlier start, which end by themselves, to let go of the directory.
 _PATIENCE = 15.0
@@ -22,13 +23,7 @@ def check_directory(path: Path) -> None:
     Raises:
         SettingError: it is no directory, cannot be written, or is not empty and no suite.
     """
-    place = path.absolute()
-    while not os.path.lexists(place):
-        place = place.parent
-    if not place.is_dir():
-        raise SettingError(f"--output_dir {path}: {place} is not a directory; choose another")
-    if not os.access(place, os.W_OK | os.X_OK):
-        raise SettingError(f"--output_dir {path}: {place} is not writable; choose another")
+    check_place(path.absolute())
     if not path.exists():
         return
     with usable(path):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shlex
 import sys
-import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+from xpo.cli.settings import listed
 
 if TYPE_CHECKING:
     from xpo.assess.summary import Summary
@@ -59,14 +60,7 @@ def help_text() -> str:
     """The settings there are."""
     from xpo.assess.settings import ABOUT, slots
 
-    lines = []
-    for name, slot in slots().items():
-        about = " ".join(str(ABOUT.get(name) or slot.field.metadata.get("help", "")).replace("%%", "%").split())
-        default = "" if slot.default in (None, "", []) else f" [{slot.default}]"
-        lines += textwrap.wrap(
-            f"{about.rstrip('.')}{default}", 110, initial_indent=f"  --{name:<24} ", subsequent_indent=" " * 29
-        )
-    return _USAGE + "\n".join(lines) + "\n"
+    return _USAGE + listed(slots(), ABOUT)
 
 
 def _show_agreement(summary: Summary) -> None:
