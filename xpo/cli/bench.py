@@ -75,7 +75,7 @@ def show(summary: Summary) -> None:
 
     out = console()
     for rows in (quality(summary), cost(summary)):
-        out.print(marked(rows), "")
+        out.print(marked(rows, bold=out.is_terminal), "")
     out.print(LEGEND, markup=False)
     for which, why in summary.failures:
         out.print(f"failed: {which}: {why}", markup=False)

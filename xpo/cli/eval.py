@@ -96,8 +96,9 @@ def _tables(tables: Sequence[Sequence[Cells]]) -> None:
     from xpo.cli.console import console
     from xpo.train.tables import marked
 
+    out = console()
     for rows in tables:
-        console().print(marked(rows), "")
+        out.print(marked(rows, bold=out.is_terminal), "")
 
 
 def _say(*lines: str) -> None:

@@ -16,13 +16,21 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, headed: boo
     return _filled(headings, ([Text(cell) for cell in row] for row in rows), headed)
 
 
-def marked(rows: Sequence[Cells]) -> Table:
-    """The same of rows with marks, header first."""
-    return _filled([text for text, _ in rows[0]], ([_text(*cell) for cell in row] for row in rows[1:]), headed=True)
+def marked(rows: Sequence[Cells], *, bold: bool) -> Table:
+    """The same of rows with marks, header first.
+
+    Args:
+        bold: there is bold type where it is shown; stars stand for it in a file.
+    """
+    return _filled(
+        [text for text, _ in rows[0]], ([_text(*cell, bold) for cell in row] for row in rows[1:]), headed=True
+    )
 
 
-def _text(text: str, mark: str) -> Text:
-    return Text(f"{text} {EQUAL}" if mark == "equal" else text, style="bold" if mark == "best" else "")
+def _text(text: str, mark: str, bold: bool) -> Text:
+    if mark == "best" and text:
+        return Text(text, style="bold") if bold else Text(f"**{text}**")
+    return Text(f"{text} {EQUAL}" if mark == "equal" else text)
 
 
 def _filled(headings: Sequence[str], rows: Iterable[Sequence[Text]], headed: bool) -> Table:
