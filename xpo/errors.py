@@ -34,6 +34,10 @@ class FeedbackError(XpoError):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return ``" Did you mean 'simpo'?"`` when ``known`` holds something close to ``name``, else the empty string."""
-    close = difflib.get_close_matches(name.lower(), list(known), n=3, cutoff=0.6)
-    return f" Did you mean {' or '.join(repr(match) for match in close)}?" if close else ""
+    """Return ``" Did you mean 'simpo'?"`` when ``known`` holds something close to ``name``, else the empty string.
+
+    The dashes before a flag are no likeness.
+    """
+    bare = {word.lstrip("-"): word for word in known}
+    close = difflib.get_close_matches(name.lower().lstrip("-"), bare, n=3, cutoff=0.6)
+    return f" Did you mean {' or '.join(repr(bare[match]) for match in close)}?" if close else ""

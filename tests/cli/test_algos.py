@@ -8,9 +8,15 @@ import sys
 
 import pytest
 
+from tests import tiny
 from tests.conftest import MakePackage
 from tests.plugins.sources import HEAD, algorithm, hook, plugin
+from xpo.api.groups import Kind
 from xpo.cli import main
+from xpo.cli.algos import converted
+from xpo.data.prepare import prepare
+from xpo.data.sources import Rows
+from xpo.errors import DataError
 from xpo.plugins import load
 
 LONG = "a summary that goes on and on " * 12
@@ -63,6 +69,34 @@ def test_one_method_says_everything(capsys: pytest.CaptureFixture[str]) -> None:
         "xpo train --algo made ",
     ):
         assert fact in text, fact
+
+
+@pytest.mark.parametrize("want", ["pairs", "labels", "lists", "forget", "demonstrations", "rollouts"])
+def test_the_kinds_that_convert_are_those_that_are_read(want: Kind) -> None:
+    """By data of every kind, for a method of each."""
+    cls = next(entry.cls for entry in load().algorithms.values() if entry.cls.data == want and not entry.cls.extras)
+    found = {}
+    for kind in ("pairs", "labels", "lists", "forget", "demonstrations"):
+        rows = [{**row, **({"split": "retain"} if kind == "forget" else {})} for row in tiny.rows(kind, 3)]
+        try:
+            read = prepare(Rows(rows, "rows"), want, tiny.tokenizer(), max_length=None, scored=cls.needs.scores)
+        except DataError:
+            continue
+        if kind != want:
+            found[kind] = read.conversion
+    said = converted(cls)
+    assert said.keys() == found.keys()
+    # Data with a column of prompts is prompts without being converted.
+    assert all(how in (said[kind], None if want == "rollouts" else said[kind]) for kind, how in found.items())
+
+
+def test_what_a_method_is_made_of_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["algos", "kto"]) == 0
+    shown = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("made of")]
+    assert [words[2] for words in shown] == ["pairs:"]
+    assert main(["algos", "rloo"]) == 0
+    shown = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("made of")]
+    assert [words[2] for words in shown] == ["pairs,"]  # all in one line, since the same is done with all
 
 
 @pytest.mark.usefixtures("made")

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+import torch
 import trl
 from transformers import TrainingArguments
 
 import xpo.train.run  # noqa: F401 - before the registry is replaced: a module imported then would keep it
 from xpo.api.algorithm import Algorithm, Config, Needs, Paper, option
 from xpo.cli import train as command
-from xpo.errors import SettingError
+from xpo.errors import PluginError, SettingError
 from xpo.plugins import Entry, Registry, Supplier
 from xpo.train.flags import from_keywords, parse
 from xpo.train.settings import Settings
@@ -53,6 +54,17 @@ class Other(Pair):
     Config = OtherConfig
     aliases: ClassVar = {}
     accepts: ClassVar = {}
+
+
+@dataclass
+class OwnConfig(Config):
+    group_by_length: bool = option(False, "not what transformers means by it")
+
+
+class Own(Pair):
+    name = "own"
+    Config = OwnConfig
+    aliases: ClassVar = {}
 
 
 class Rolled(Other):
@@ -113,7 +125,7 @@ def test_spellings() -> None:
     [
         ("--lerning_rate 1", "--lerning_rate is not a setting of xpo train. Did you mean '--learning_rate'"),
         ("--learning 1", "--learning is not a setting"),  # no abbreviations
-        ("--gamma 1", "--gamma is a setting of other, rolled; pair has --beta, --margin"),
+        ("--gamma 1", "--gamma is a setting of other, rolled and means nothing to pair; pair has --beta, --margin"),
         ("--temperature 1", "--temperature is for methods that sample completions while training (rolled); pair"),
         ("--beta", "--beta needs a value: a number"),
         ("--beta x", "--beta takes a number, not 'x'"),
@@ -131,6 +143,12 @@ def test_spellings() -> None:
         ),
         ("--min_p 0.1", "--min_p cannot be honoured: samples are drawn from the model's whole distribution"),
         ("--truncation_mode keep_start", "loses the beginning of its prompt"),
+        ("--packing", "--packing cannot be honoured: a batch is counted in rows of the data"),
+        ("--dataset_num_proc many", "--dataset_num_proc cannot be honoured: rows are prepared in one process"),
+        ('--model_init_kwargs {"device_map":"auto"}', "--model_init_kwargs: device_map cannot be honoured"),
+        ("--bogus 1", "--bogus is not a setting of xpo train. `xpo train"),  # only its dashes are like --rounds'
+        ("--early_stopping_patience 3", "--early_stopping_patience cannot be honoured"),
+        ("--peft_config x", "use_peft=True, lora_r=16"),
     ],
 )
 def test_what_cannot_be_honoured_is_named(line: str, message: str) -> None:
@@ -141,6 +159,44 @@ def test_flags_for_what_happens_anyway_are_accepted() -> None:
     line = "--loss_type sigmoid --use_vllm false --no_padding_free --truncation_mode keep_end --use_cache false"
     assert flags(line).given == {"algo", "use_cache"}
     assert "belongs to one method" in refused("--loss_type sigmoid", "other")
+
+
+def test_flags_on_which_no_result_hangs_are_taken_and_told() -> None:
+    settings = flags("--dataset_num_proc 2 --pad_to_multiple_of 8 --precompute_ref_batch_size 4 --packing false")
+    assert settings.given == {"algo"}
+    assert list(settings.notes) == [
+        f"--{name} {value} changes nothing: {FOREIGN[name].reason}"
+        for name, value in (("dataset_num_proc", 2), ("pad_to_multiple_of", 8), ("precompute_ref_batch_size", 4))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("--group_by_length", {"train_sampling_strategy": "group_by_length"}),
+        ("--group_by_length false", {"train_sampling_strategy": "random"}),
+        ("--no_shuffle_dataset", {"train_sampling_strategy": "sequential"}),
+        ('--model m --dataset d --model_init_kwargs {"dtype":"bfloat16","revision":"r"}', {"dtype": "bfloat16"}),
+        ('--model m --dataset d --model_init_kwargs {"dtype":"bfloat16","revision":"r"}', {"model_revision": "r"}),
+        ('--model_init_kwargs {"attn_implementation":null}', {"attn_implementation": None}),
+        ("--max_seq_length 9", {"max_length": 9}),
+    ],
+)
+def test_what_another_setting_says_becomes_that(line: str, expected: dict[str, object]) -> None:
+    settings = flags(line)
+    assert {name: settings.source(name) for name in expected} == expected
+
+
+def test_types_of_torch_are_understood_from_python() -> None:
+    settings = from_keywords("pair", model="m", dataset="d", model_init_kwargs={"torch_dtype": torch.float16})
+    assert settings.model.dtype == "float16"
+
+
+def test_a_setting_of_the_method_comes_before_what_others_mean_by_it(registry: Registry) -> None:
+    registry.algorithms["own"] = Entry(Own, next(iter(registry.suppliers)))
+    settings = flags("--group_by_length", "own")
+    assert settings.algorithm.group_by_length is True
+    assert settings.training.train_sampling_strategy == "random"
 
 
 def test_rewards_of_both_names_add_up() -> None:
@@ -154,6 +210,17 @@ def test_a_method_must_be_chosen() -> None:
         parse(["--beta", "1"])
     with pytest.raises(SettingError, match="unexpected 'pair'"):
         parse(["pair"])
+
+
+def test_a_kind_in_place_of_a_method_lists_those_of_the_kind() -> None:
+    def said(name: str) -> str:
+        with pytest.raises(PluginError) as error:
+            flags("", name)
+        return str(error.value)
+
+    assert said("rollouts") == "there is no algorithm 'rollouts'; those that learn from rollouts are rolled"
+    assert said("pairs").endswith("those that learn from pairs are pair, other")
+    assert said("reward") == "there is no algorithm 'reward'. `xpo algos` lists all of them."  # none is installed
 
 
 # The settings file
@@ -185,7 +252,7 @@ def test_env_is_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ("text", "message"),
     [
         ("betta: 1\n", "run.yaml: betta is not a setting of xpo train. Did you mean 'beta'"),
-        ("gamma: 1\n", "run.yaml: gamma is a setting of other, rolled; pair has beta, margin"),
+        ("gamma: 1\n", "run.yaml: gamma is a setting of other, rolled and means nothing to pair; pair has beta"),
         ("learning_rate: fast\n", "run.yaml: learning_rate takes a number, not 'fast'"),
         ("datasets:\n  - path: x\n", "run.yaml: datasets cannot be honoured: a run trains on one source"),
         ("- a\n", "must hold lines of 'name: value', not a list"),
@@ -209,7 +276,10 @@ def test_a_missing_file_is_named() -> None:
 
 @pytest.mark.parametrize(
     "config",
-    [trl.DPOConfig, trl.KTOConfig, trl.RLOOConfig, trl.ScriptArguments, trl.DatasetMixtureConfig, trl.ModelConfig],
+    [
+        *(trl.DPOConfig, trl.KTOConfig, trl.RLOOConfig, trl.SFTConfig, trl.GRPOConfig, trl.RewardConfig),
+        *(trl.ScriptArguments, trl.DatasetMixtureConfig, trl.ModelConfig),
+    ],
 )
 def test_every_flag_of_trl_is_known(config: type) -> None:
     """A new release of TRL with a new flag fails here: give it a setting, an alias or a reason."""
@@ -227,7 +297,7 @@ def test_the_table_of_flags_is_in_order() -> None:
 def test_every_foreign_flag_is_refused_with_its_reason(name: str) -> None:
     said = refused(f"--{name} surely-not-the-default", "other")
     if name == "beta":
-        assert said == "--beta is a setting of pair; other has --gamma"
+        assert said == "--beta is a setting of pair and means nothing to other; other has --gamma"
     else:
         assert said == f"--{name} cannot be honoured: {FOREIGN[name].reason}"
 
@@ -251,7 +321,7 @@ def test_help_without_a_method(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.run(["--help"]) == 0
     out = capsys.readouterr().out
     assert "--max_length               most tokens" in out
-    assert "per_device_train_batch_size" in out
+    assert "prompts with all their samples, of which TRL counts each [8]" in " ".join(out.split())
     assert "label_smoothing_factor" not in out
     assert "other pair rolled" in " ".join(out.split())
 

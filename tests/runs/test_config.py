@@ -81,14 +81,24 @@ def test_a_command_line_of_trl(
     assert (tmp_path / "out" / "adapter_model.safetensors").exists()
 
 
+def test_what_changes_nothing_and_what_a_step_samples_is_told(trained: Train, tmp_path: Path) -> None:
+    reward = tmp_path / "reward.py"
+    reward.write_text("def short(completions, **_):\n    return [-float(len(text)) for text in completions]\n")
+    line = f"--algo rloo --reward {reward}:short --num_generations 3 --max_completion_length 4 --dataset_num_proc 2"
+    done = trained(line, data=[{"prompt": row["prompt"]} for row in PAIRS])
+    said = done.err.splitlines()
+    assert "a step: 4 prompts x 3 samples = 12 completions" in said
+    assert "--dataset_num_proc 2 changes nothing: rows are prepared in one process" in said
+
+
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
         ("--loss_type ipo", "--loss_type ipo: dpo is loss_type sigmoid"),
-        ("--precompute_ref_batch_size 4", "--precompute_ref_batch_size cannot be honoured"),
+        ("--padding_value 4", "--padding_value cannot be honoured"),
         ("--generate_during_eval true", "completions are shown at the end of a run"),
         ("--use_liger_kernel", "--use_liger_kernel cannot be honoured"),
-        ("--remove_unused_columns false --group_by_length", "--group_by_length cannot be honoured"),
+        ("--remove_unused_columns false --packing", "--packing cannot be honoured"),
     ],
 )
 def test_flags_of_trl_that_would_be_ignored_are_refused(train: Train, flag: str, message: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset, DatasetDict
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM
 
 import xpo
@@ -66,6 +67,49 @@ def test_an_object_can_get_adapters(tmp_path: Path) -> None:
     assert not torch.allclose(logits(reloaded), logits(tiny.model()), atol=1e-4)
 
 
+def test_one_module_may_be_named(tmp_path: Path) -> None:
+    xpo.train(
+        "simpo", tiny.model(), PAIRS, tokenizer=tiny.tokenizer(), use_peft=True, lora_target_modules="q_proj",
+        output_dir=tmp_path, **SHORT,
+    )  # fmt: skip
+    saved = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert saved["target_modules"] == ["q_proj"]
+    assert saved["lora_dropout"] == 0  # as it was
+
+
+def test_dropout_of_adapters_is_honoured(tmp_path: Path) -> None:
+    """Nearly all of it: what is learned differs."""
+    adapters: dict[str, Any] = {"use_peft": True, "lora_target_modules": "all-linear", "disable_dropout": False}
+    learned = []
+    for share in (0.0, 0.9):
+        record = xpo.train(
+            "simpo", tiny.model(), PAIRS, tokenizer=tiny.tokenizer(), lora_dropout=share,
+            output_dir=tmp_path / str(share), **adapters, **SHORT,
+        )  # fmt: skip
+        learned.append(record.metrics["loss"])
+        assert json.loads((tmp_path / str(share) / "adapter_config.json").read_text())["lora_dropout"] == share
+    assert learned[0] != learned[1]
+
+
+def test_the_tokenizer_of_a_model_is_beside_it(tmp_path: Path) -> None:
+    folder = tiny.saved(tmp_path / "model")
+    loaded = AutoModelForCausalLM.from_pretrained(folder)
+    record = xpo.train("dpo", loaded, PAIRS, output_dir=tmp_path / "loaded", **SHORT)
+    given = AutoModelForCausalLM.from_pretrained(folder)
+    same = xpo.train("dpo", given, PAIRS, tokenizer=tiny.tokenizer(), output_dir=tmp_path / "given", **SHORT)
+    assert record.data["fingerprint"] == same.data["fingerprint"]
+    assert record.metrics == same.metrics
+    wrapped = get_peft_model(AutoModelForCausalLM.from_pretrained(folder), LoraConfig(r=2, task_type="CAUSAL_LM"))
+    adapted = xpo.train("dpo", wrapped, PAIRS, output_dir=tmp_path / "adapted", **SHORT)
+    assert adapted.data["fingerprint"] == same.data["fingerprint"]
+
+
+def test_a_model_from_nowhere_needs_a_tokenizer(tmp_path: Path) -> None:
+    with pytest.raises(xpo.SettingError, match="tokenizer= is missing: the model is passed as an object"):
+        xpo.train("dpo", tiny.model(), PAIRS, output_dir=tmp_path / "out", **SHORT)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_dataset_dict_brings_its_held_out_rows(tmp_path: Path) -> None:
     data = DatasetDict({"train": Dataset.from_list(PAIRS[:8]), "test": Dataset.from_list(PAIRS[8:])})
     record = xpo.train(
@@ -116,6 +160,7 @@ def test_the_testbed_is_the_default(tmp_path: Path) -> None:
     [
         ({"lerning_rate": 1}, "lerning_rate= is not a setting of xpo train. Did you mean 'learning_rate'"),
         ({"gamma": 1}, "; dpo has beta, label_smoothing"),
+        ({"peft_config": object()}, "adapters are made by settings: use_peft=True, lora_r=16"),
         ({"beta": "strong"}, "beta= takes a number, not 'strong'"),
         ({"dataset": []}, "holds no rows"),
         ({"dataset": [3]}, "data row 1 is a int; every row must be a dict by column"),

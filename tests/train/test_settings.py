@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -13,8 +13,9 @@ import pytest
 from xpo.api.algorithm import Algorithm, Config, Needs, Paper, option
 from xpo.errors import PluginError, SettingError
 from xpo.plugins import Entry, Registry, Supplier
+from xpo.train.describe import samples_of_a_step
 from xpo.train.flags import from_keywords
-from xpo.train.settings import TESTBED, Settings
+from xpo.train.settings import TESTBED, Settings, TrainingArguments
 from xpo.train.sources import Words
 from xpo.train.values import convert, plain
 
@@ -51,6 +52,11 @@ class Batchwise(Pair):
         self.needs = Needs(least=2)
 
 
+class Rating(Pair):
+    name = "rating"
+    model = "reward"
+
+
 class Rolled(Pair):
     name = "rolled"
     data = "rollouts"
@@ -74,7 +80,7 @@ class Clash(Pair):
 @pytest.fixture(autouse=True)
 def registry(monkeypatch: pytest.MonkeyPatch) -> Registry:
     supplier = Supplier("tests", "1", "tests", "tests")
-    classes = (Pair, Batchwise, Rolled, Clash)
+    classes = (Pair, Batchwise, Rating, Rolled, Clash)
     found = Registry(
         {cls.name: Entry(cls, supplier) for cls in classes},
         suppliers={supplier: [("algorithm", cls.name) for cls in classes]},
@@ -153,7 +159,7 @@ def test_an_interval_of_evaluation_is_used() -> None:
 def test_objects_stand_in_for_names() -> None:
     rows = [{"prompt": "p", "chosen": "a", "rejected": "b"}]
     model, reward = object(), len
-    settings = from_keywords("rolled", model=model, dataset=rows, reward=reward, eval_dataset=rows)
+    settings = from_keywords("rolled", model=model, tokenizer=object(), dataset=rows, reward=reward, eval_dataset=rows)
     assert settings.source("model_name_or_path") is model
     assert settings.source("dataset_name") is rows
     assert settings.source("reward") == [reward]
@@ -189,13 +195,59 @@ def test_names_and_functions_mix_as_rewards() -> None:
         ({"free": True, "reference_model": "x"}, "uses no reference"),
         ({"forget_column": "x"}, "methods that unlearn"),
         ({"accelerator_config": {"split_batches": True}}, "cannot be honoured"),
-        ({"lora_task_type": "SEQ_CLS", "use_peft": True}, "must be CAUSAL_LM"),
+        ({"lora_task_type": "SEQ_CLS", "use_peft": True}, "must be CAUSAL_LM, for pair trains a policy"),
+        ({"lora_task_type": "SEQ_CLS"}, "has no effect without use_peft"),
+        ({"lora_dropout": 0.9, "use_peft": True}, "lora_dropout= has no effect while dropout is off"),
+        ({"lora_dropout": 0.05, "use_peft": True}, "give --disable_dropout false as well"),  # TRL's default, asked for
         ({"save_steps": 2.5}, "training settings: --save_steps must be an integer"),
         ({"hub_model_id": "x"}, "has no effect without push_to_hub"),
     ],
 )
 def test_contradictions_are_refused(keywords: dict[str, Any], message: str) -> None:
     assert message in refused(**keywords)
+
+
+def test_a_reward_model_is_a_classifier_to_peft() -> None:
+    assert settle("rating", use_peft=True, lora_task_type="SEQ_CLS").model.lora_task_type == "SEQ_CLS"
+    assert "must be SEQ_CLS, for rating trains a reward model" in refused(
+        "rating", use_peft=True, lora_task_type="TOKEN_CLS"
+    )
+
+
+def test_an_adapter_says_the_dropout_it_was_trained_with() -> None:
+    assert settle(use_peft=True).model.lora_dropout == 0
+    assert settle(use_peft=True, disable_dropout=False).model.lora_dropout == 0.05
+    assert settle(use_peft=True, disable_dropout=False, lora_dropout=0.9).model.lora_dropout == 0.9
+    assert settle(use_peft=True, lora_dropout=0).model.lora_dropout == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("q_proj", ["q_proj"]),
+        (["q_proj"], ["q_proj"]),
+        ("q_proj,v_proj", ["q_proj", "v_proj"]),
+        (["q_proj,v_proj", "o_proj"], ["q_proj", "v_proj", "o_proj"]),
+        ("model.layers.0.self_attn.q_proj", ["model.layers.0.self_attn.q_proj"]),
+        ("all-linear", "all-linear"),
+        (r".*\.\d{1,2}\.q_proj", r".*\.\d{1,2}\.q_proj"),  # a pattern, whose comma is its own
+    ],
+)
+def test_parts_of_a_model_are_named(given: Any, expected: Any) -> None:
+    model = settle(use_peft=True, lora_target_modules=given).model
+    assert model.lora_target_modules == expected
+    assert replace(model).lora_target_modules == expected
+
+
+def test_a_batch_of_prompts_is_told_in_completions(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = {"per_device_train_batch_size": 3, "gradient_accumulation_steps": 2, "use_cpu": True}
+    rolled = settle("rolled", reward="length", num_generations=5, **chosen)
+    assert samples_of_a_step(rolled) == "a step: 6 prompts x 5 samples = 30 completions"
+    online = settle("pair", online=True, reward="length", **chosen)
+    assert samples_of_a_step(online) == "a step: 6 prompts x 2 samples = 12 completions"
+    assert samples_of_a_step(settle(**chosen)) is None
+    monkeypatch.setattr(TrainingArguments, "world_size", 4)
+    assert samples_of_a_step(rolled) == "a step: 24 prompts x 5 samples = 120 completions"
 
 
 def test_defaults_may_be_spelt_out() -> None:

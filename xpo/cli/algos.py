@@ -58,6 +58,7 @@ def describe(name: str, entry: Entry) -> dict[str, Any]:
         "data": cls.data,
         "columns": COLUMNS[cls.data],
         "further_columns": [*cls.columns, *("/".join(names) for names in cls.extras.values())],
+        "converts": converted(cls),
         "trains": cls.model,
         "needs": _asked(cls),
         "settings": {key: {"default": default, "help": text} for key, (default, text) in cls.settings().items()},
@@ -68,6 +69,24 @@ def describe(name: str, entry: Entry) -> dict[str, Any]:
         "supplier": str(entry.supplier),
         "example": f"xpo train --algo {name} --model MODEL --dataset DATA",
     }
+
+
+def converted(cls: type[Algorithm[Any]]) -> dict[str, str]:
+    """Kinds of data that a method's own can be made of -> how."""
+    from xpo.api.groups import KINDS
+    from xpo.data.convert import convert
+    from xpo.data.counts import Counts
+    from xpo.errors import DataError
+
+    found: dict[str, str] = {}
+    for kind in KINDS:
+        try:
+            _, how = convert([], kind, cls.data, Counts(), scored=cls.needs.scores)
+        except DataError:
+            continue
+        if how is not None:
+            found[kind] = how
+    return found
 
 
 def _asked(cls: type[Algorithm[Any]]) -> dict[str, Any]:
@@ -117,7 +136,8 @@ def _show(found: dict[str, Any]) -> None:
         ("loss", found["equation"]),
         ("paper", f"{paper['title']} ({paper['year']}), {paper['url']}"),
         ("data", f"{found['data']}: columns {found['columns']}"),
-        ("reads too", ", ".join(found["further_columns"]) or "nothing else"),
+        ("reads too", ", ".join(found["further_columns"]) or "no other columns"),
+        *(("made of", f"{', '.join(kinds)}: {how}") for how, kinds in _by_value(found["converts"]).items()),
         ("trains", f"a {found['trains']} model" if found["trains"] != "policy" else "a policy"),
         ("needs", needs(found)),
         ("full fine-tuning", _assignments(found["training"])),
@@ -135,6 +155,14 @@ def _show(found: dict[str, Any]) -> None:
         console().print(part, "", sep="\n", markup=False)
     console().print(f"Try it: {found['example']}", markup=False)
     console().print("Without --model and --dataset it trains the embedded ones.")
+
+
+def _by_value(values: dict[str, str]) -> dict[str, list[str]]:
+    """The keys of each value."""
+    found: dict[str, list[str]] = {}
+    for key, value in values.items():
+        found.setdefault(value, []).append(key)
+    return found
 
 
 def _spelt(value: Any) -> str:

@@ -44,8 +44,10 @@ def run(argv: list[str]) -> int:
     from xpo.plugins import load
     from xpo.train.flags import settle
     from xpo.train.machine import is_main
+    from xpo.train.processes import meet_on_cpu
     from xpo.train.run import execute
 
+    meet_on_cpu()
     settings = settle(sources)
     if is_main():
         warn(load())
@@ -59,6 +61,7 @@ def help_text(argv: list[str]) -> str:
     """The settings there are; with ``--algo`` also those of the method, and its recommendations."""
     from xpo.plugins import load
     from xpo.train.flags import online
+    from xpo.train.settings import TrainingArguments
     from xpo.train.sources import from_argv
     from xpo.train.trl_flags import REFUSED
     from xpo.train.vocabulary import SECTIONS, read_value, slots_of
@@ -71,8 +74,10 @@ def help_text(argv: list[str]) -> str:
     for name, title in _TITLES.items():
         if name != "rollout" or algorithm is None or algorithm.data == "rollouts" or online(sources):
             parts.append(_section(title, slots_of(name, SECTIONS[name])))
-    training = [name for name in slots_of("training", SECTIONS["training"]) if name not in REFUSED]
-    parts.append(f"training: arguments of transformers.TrainingArguments\n{_wrapped(training)}\n")
+    training = {key: slot for key, slot in slots_of("training", TrainingArguments).items() if key not in REFUSED}
+    own = {key: slot for key, slot in training.items() if key in TrainingArguments.__annotations__}
+    parts.append(_section("training", own))
+    parts.append(f"the other arguments of transformers.TrainingArguments\n{_wrapped(training.keys() - own.keys())}\n")
     if algorithm is None:
         parts.append(f"methods\n{_wrapped(registry.listed('algorithm'))}\n")
         parts.append("`xpo train --algo METHOD --help` lists the settings of a method.")

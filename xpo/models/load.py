@@ -242,7 +242,12 @@ def _template(path: str) -> str:
 
 @contextmanager
 def explained(name: str, what: str) -> Iterator[None]:
-    """Turn what libraries raise for a missing or broken model into one message with the way out."""
+    """Turn what libraries raise for a missing or broken model into one message with the way out.
+
+    A path that leads nowhere is refused at once: libraries would ask the hub for it, again and again.
+    """
+    if _is_path(name) and not Path(name).exists():
+        raise ModelError(f"{what} '{name}' cannot be loaded: there is no such directory")
     try:
         yield
     except XpoError:
@@ -250,8 +255,6 @@ def explained(name: str, what: str) -> Iterator[None]:
     except Exception as error:  # what a broken file raises depends on how it is broken
         if Path(name).exists():
             raise ModelError(f"{what} '{name}' cannot be loaded: {_lack(name, what) or _reason(error)}") from error
-        if _is_path(name):
-            raise ModelError(f"{what} '{name}' cannot be loaded: there is no such directory") from error
         raise ModelError(
             f"{what} '{name}' is neither a directory here nor a model that can be had from the hub: {_reason(error)}"
         ) from error
@@ -283,4 +286,4 @@ def _reason(error: Exception) -> str:
 
 def _is_path(name: str) -> bool:
     # A hub id is "name" or "owner/name".
-    return name.startswith((".", "/", "~", "\\")) or name.count("/") > 1 or "\\" in name
+    return name.startswith((".", "/", "~", "\\")) or name.endswith("/") or name.count("/") > 1 or "\\" in name

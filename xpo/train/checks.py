@@ -56,7 +56,7 @@ _LOADING = ("dtype", "attn_implementation", "model_revision", "trust_remote_code
 
 #: A setting that means nothing without another: name -> the other.
 _REQUIRES: Mapping[str, str] = {
-    **dict.fromkeys(_ADAPTER, "use_peft"),
+    **dict.fromkeys((*_ADAPTER, "lora_task_type"), "use_peft"),
     **dict.fromkeys(("bnb_4bit_quant_type", "use_bnb_nested_quant", "bnb_4bit_quant_storage"), "load_in_4bit"),
     **dict.fromkeys(("hub_model_id", "hub_strategy", "hub_private_repo", "hub_revision"), "push_to_hub"),
     **dict.fromkeys(("dataset_config", "dataset_train_split", "dataset_test_split"), "dataset_name"),
@@ -124,13 +124,27 @@ def _data(settings: Settings, by: By) -> None:
 
 def _model(settings: Settings, by: By) -> None:
     model, name = settings.model, settings.model.model_name_or_path
-    if model.lora_task_type != "CAUSAL_LM":
-        raise SettingError(f"{named('lora_task_type', by)} must be CAUSAL_LM, for a language model")
+    trained = settings.entry.cls.model
+    if model.lora_task_type != "CAUSAL_LM" and (trained == "policy" or model.lora_task_type != "SEQ_CLS"):
+        fitting = "CAUSAL_LM" if trained == "policy" else "SEQ_CLS"
+        raise SettingError(
+            f"{named('lora_task_type', by)} must be {fitting}, for {settings.run.algo} trains a {trained}"
+            + ("" if trained == "policy" else " model")
+        )
+    if "lora_dropout" in settings.given and model.lora_dropout > 0 and settings.run.disable_dropout:
+        raise SettingError(
+            f"{named('lora_dropout', by)} has no effect while dropout is off, in the adapters too; "
+            "give --disable_dropout false as well, or leave it out"
+        )
     if (model.load_in_4bit or model.load_in_8bit) and not model.use_peft:
         quantised = "load_in_4bit" if model.load_in_4bit else "load_in_8bit"
         raise SettingError(f"{named(quantised, by)}: quantised weights cannot be trained; train adapters: --use_peft")
     if "model_name_or_path" in settings.objects:
         refuse(_LOADING, by, "the model is passed as an object, already loaded")
+        if "tokenizer" not in settings.objects and name is None:
+            raise SettingError(
+                "tokenizer= is missing: the model is passed as an object that does not say where it was loaded from"
+            )
     elif name is not None and (Path(name) / "adapter_config.json").is_file():
         refuse(_ADAPTER, by, f"{name} is an adapter with its own settings, and its training goes on")
     if settings.source("reference_model") is not None and not settings.make_algorithm().needs.reference:

@@ -44,9 +44,19 @@ def introduce(
     say(f"algorithm: {settings.run.algo}, from {settings.entry.supplier}")
     if reference is not None:
         say(f"reference: {reference.description}")
-    for line in (*networks, *material.lines, too_long(policy, material)):
+    for line in (*networks, *material.lines, too_long(policy, material), samples_of_a_step(settings), *settings.notes):
         if line is not None:
             say(line)
+
+
+def samples_of_a_step(settings: Settings) -> str | None:
+    """A line on how many completions a step samples, since its batch is counted in prompts; None where it has none."""
+    rollout, args = settings.rollout, settings.training
+    if rollout is None or rollout.num_generations is None:
+        return None
+    prompts = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+    samples = rollout.num_generations
+    return f"a step: {prompts} prompts x {samples} samples = {prompts * samples} completions"
 
 
 def left_out(rows: int) -> list[str]:

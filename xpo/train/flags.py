@@ -56,8 +56,8 @@ def parse(argv: Sequence[str]) -> Settings:
 def from_keywords(algo: str, model: Any = None, dataset: Any = None, **settings: Any) -> Settings:
     """Settings of a call from Python.
 
-    ``model``, ``dataset``, ``eval_dataset``, ``reference_model``, ``reward`` and ``tokenizer`` may be objects, and
-    ``config`` a settings file.
+    ``model``, ``dataset``, ``eval_dataset``, ``replay_dataset``, ``retain_dataset``, ``reference_model``, ``reward``,
+    ``judge`` and ``tokenizer`` may be objects, and ``config`` a settings file.
     """
     named = {name: value for name, value in (("model", model), ("dataset", dataset)) if value is not None}
     return settle(from_mapping({"algo": algo, **named, **settings}))
@@ -70,11 +70,12 @@ def settle(sources: Sequence[Given]) -> Settings:
         SettingError: something was written that cannot be honoured; the message says what to write instead.
     """
     registry = load()
-    entry = registry.algorithm(_method(sources, registry))
+    entry = _entry(_method(sources, registry), registry)
     vocabulary = Vocabulary(entry.cls, registry, online(sources))
     found = Found()
     for given in sources:
-        _take(given, vocabulary, found)
+        for one in vocabulary.translate(given):
+            _take(one, vocabulary, found)
     settings = _build(entry, vocabulary, found)
     check(settings, {name: given for name, given in found.by.items() if _differs(name, found, vocabulary)})
     return settings
@@ -90,6 +91,23 @@ def _method(sources: Sequence[Given], registry: Registry) -> str:
     if not chosen:
         raise SettingError(f"choose a method with --algo: {', '.join(sorted(registry.listed('algorithm')))}")
     return str(read_value(chosen[-1], str))
+
+
+def _entry(name: str, registry: Registry) -> Entry:
+    """The method called ``name``.
+
+    Raises:
+        PluginError: there is none; where it is a kind of model or of data, the message lists the methods of that kind.
+    """
+    known = {called: registry.algorithms[called].cls for called in registry.listed("algorithm")}
+    if name not in known and registry.reason("algorithm", name) is None:
+        for what, kind in (("train a {} model", "model"), ("learn from {}", "data")):
+            alike = [called for called, cls in known.items() if getattr(cls, kind) == name]
+            if alike and name != "policy":
+                raise PluginError(
+                    f"there is no algorithm '{name}'; those that {what.format(name)} are {', '.join(alike)}"
+                )
+    return registry.algorithm(name)
 
 
 def online(sources: Sequence[Given]) -> bool:
@@ -127,7 +145,12 @@ def _build(entry: Entry, vocabulary: Vocabulary, found: Found) -> Settings:
         return {key: value for key, value in found.values.items() if key in slots}
 
     algorithm = entry.cls
+    run = _make("run", RunSettings, section("run"))
     model = _make("model", ModelSettings, section("model"))
+    if run.disable_dropout and "lora_dropout" not in found.values:
+        model.lora_dropout = 0.0  # what is written into an adapter is what it was trained with
+    if "model_name_or_path" in found.objects:
+        model.model_name_or_path = _origin(found.objects["model_name_or_path"])  # its tokenizer is there
     named = {**found.values, **found.objects}
     training = {"output_dir": output_directory(named["algo"]), **_recommended(vocabulary, lora=model.use_peft)}
     if named.get("model_name_or_path") is None and embedded(named.get("dataset_name")):
@@ -137,13 +160,14 @@ def _build(entry: Entry, vocabulary: Vocabulary, found: Found) -> Settings:
         training.setdefault("eval_strategy", "steps")  # an interval is given to be used
     return Settings(
         entry=entry,
-        run=_make("run", RunSettings, section("run")),
+        run=run,
         rollout=_make("rollout", RolloutSettings, section("rollout")) if vocabulary.samples else None,
         model=model,
         training=_make("training", TrainingArguments, training),
         algorithm=_make(algorithm.name, algorithm.Config, section("algorithm")),
         given=frozenset(named),
         objects=found.objects,
+        notes=tuple(vocabulary.notes),
     )
 
 
@@ -166,6 +190,11 @@ def _make(what: str, cls: type[Any], values: Mapping[str, Any]) -> Any:
         raise SettingError(f"{what}: {error}") from None
     except (ValueError, TypeError, NotImplementedError, RuntimeError, ImportError, OSError) as error:
         raise SettingError(f"{what} settings: {error}") from error
+
+
+def _origin(model: Any) -> str | None:
+    """Where a model object was loaded from, if it says so."""
+    return getattr(getattr(model, "config", None), "name_or_path", None) or None
 
 
 def _is_name(value: Any) -> bool:

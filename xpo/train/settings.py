@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -19,6 +19,9 @@ from xpo.plugins import Entry
 
 #: The embedded data set and its reward.
 EMBEDDED = "testbed"
+
+#: Part of a model by its name, which a pattern is not.
+_NAME = re.compile(r"[\w.]+")
 
 #: Kinds of data that can be made of samples -> samples of a prompt, where neither the user nor the method says.
 SAMPLES: Mapping[Kind, int] = {"pairs": 2, "labels": 2, "lists": 4}
@@ -78,7 +81,7 @@ class RunSettings:
     reference_cache: Literal["off", "memory", "disk"] = option(
         "disk", "keep the reference's log-probabilities: for other runs over the same data (`xpo cache`), for this one"
     )
-    disable_dropout: bool = option(True, "switch dropout off, in the adapters too")
+    disable_dropout: bool = option(True, "switch dropout off, in the adapters too (--lora_dropout)")
     sample_completions: int = option(2, "prompts whose completions before and after training are shown at the end")
     eval_prompts: int | None = option(None, "held-out prompts to sample at the end, for the win rate; 0 for none")
     overwrite: bool = option(False, "replace another run in the output directory")
@@ -153,12 +156,29 @@ class ModelSettings(ModelConfig):  # type: ignore[misc]  # trl is not followed b
     """TRL's ``ModelConfig``, and leave to run a model's own code, which TRL keeps among its training arguments."""
 
     trust_remote_code: bool = option(False, "run Python code that comes with the model")
+    lora_dropout: float = option(0.05, "dropout of the adapters; there is none without --disable_dropout false")
+
+    def __post_init__(self) -> None:
+        for name in ("lora_target_modules", "lora_target_parameters", "lora_modules_to_save"):
+            setattr(self, name, _apart(getattr(self, name)))
+        modules: list[str] | str | None = vars(self)["lora_target_modules"]
+        super().__post_init__()
+        # TRL takes a single name out of its list, and PEFT reads bare text as a pattern of whole paths.
+        if isinstance(modules, list) and len(modules) == 1 and _NAME.fullmatch(modules[0]):
+            self.lora_target_modules = modules
 
 
 @dataclass
 class TrainingArguments(transformers.TrainingArguments):  # type: ignore[misc]  # nor is transformers
     """``transformers.TrainingArguments`` with defaults for preference optimisation."""
 
+    per_device_train_batch_size: int = field(
+        default=8,
+        metadata={
+            "help": "rows of the data in a micro-batch of each process: demonstrations, pairs, lists, or prompts with "
+            "all their samples, of which TRL counts each"
+        },
+    )
     learning_rate: float = field(default=1e-6, metadata={"help": "highest learning rate of the schedule"})
     # None rather than False: the default depends on the device and on fp16.
     bf16: bool | None = field(
@@ -211,6 +231,7 @@ class Settings:
         algorithm: the method's own settings, an instance of its ``Config``.
         given: names somebody set, rather than left to a default.
         objects: what Python passed in place of a name: model, data set, rewards, by the name of the setting.
+        notes: what to say of flags that were taken and change nothing.
     """
 
     entry: Entry
@@ -221,6 +242,7 @@ class Settings:
     algorithm: Config
     given: frozenset[str] = frozenset()
     objects: Mapping[str, Any] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
     def make_algorithm(self) -> Algorithm[Any]:
         """A fresh instance of the method; it belongs to one run."""
@@ -288,6 +310,18 @@ def embedded(dataset: Any) -> bool:
 def output_directory(algo: str) -> str:
     """Where a run goes when nobody says: one place for each method, so that methods can be compared side by side."""
     return "runs/" + re.sub(r"[^\w.]+", "-", algo)
+
+
+def _apart(names: list[str] | str | None) -> list[str] | str | None:
+    """Names in a list, of which one word may hold several with commas between them; a pattern as it is."""
+    if not isinstance(names, list):
+        return names
+    words = [name.split(",") for name in names]
+    return [
+        part
+        for name, parts in zip(names, words, strict=True)
+        for part in (parts if all(map(_NAME.fullmatch, parts)) else [name])
+    ]
 
 
 def _fast_bf16() -> bool:

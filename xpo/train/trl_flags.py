@@ -1,28 +1,15 @@
 """Flags that TRL or transformers know and xpo does not honour as they are: each has another name here, or a reason.
 
-A flag is never ignored. One that asks for what xpo does anyway is accepted; every other is refused by name, with the
-way out. A setting that the chosen algorithm declares itself always comes first.
+A flag is never ignored. One that asks for what xpo does anyway is accepted; one on which no result hangs is accepted
+and said to change nothing; one that another setting says too becomes that (``translate``); every other is refused by
+name, with the way out. A setting that the chosen algorithm declares itself always comes first.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
 
-
-@dataclass(frozen=True)
-class Foreign:
-    """A flag that is understood but has no effect.
-
-    Attributes:
-        reason: why it is refused, and what to do instead.
-        accepts: values that ask for what happens anyway.
-    """
-
-    reason: str
-    accepts: tuple[Any, ...] = ()
-
+from xpo.train.foreign import METHOD, METRICS, OBJECTS, SAMPLING, TEXTS, Foreign
 
 #: Other names of settings. A name is only replaced when the setting behind it exists.
 ALIASES: Mapping[str, str] = {
@@ -41,6 +28,7 @@ ALIASES: Mapping[str, str] = {
     "value_model_path": "value_model",
     "critic_model_name_or_path": "value_model",
     "reward_model_name_or_path": "reward",
+    "max_seq_length": "max_length",
     "overwrite_output_dir": "overwrite",
     "evaluation_strategy": "eval_strategy",
     "no_cuda": "use_cpu",
@@ -49,7 +37,6 @@ ALIASES: Mapping[str, str] = {
     "gradient_checkpointing_kwargs": "activation_checkpointing_kwargs",
 }
 
-_METHOD = "it belongs to one method; choose the method with --algo (`xpo algos` lists them and their settings)"
 _SAMPLING = (
     "samples are drawn from the model's whole distribution, because the loss weighs them by it; "
     "only --temperature and --max_completion_length shape them"
@@ -63,9 +50,8 @@ _SHOWN = "completions are shown at the end of a run: set --sample_completions"
 _PADDING = "padding never counts in xpo, so there is nothing to set; leave the flag out"
 _ORDER = "the order of the data is set by --train_sampling_strategy: random, sequential or group_by_length"
 _LOADER = "rows are in memory and tokenized before training begins; --dataloader_num_workers is all there is to set"
-_METRICS = "xpo computes its own evaluation, row by row; leave the flag out"
 
-#: Flags of ``trl dpo``, ``trl kto``, ``trl rloo`` and of older releases of TRL and transformers.
+#: Flags of TRL's commands and of older releases of TRL and transformers.
 FOREIGN: Mapping[str, Foreign] = {
     "datasets": Foreign("a run trains on one source; join the data sets and give the result as --dataset", (None, [])),
     "dataset_streaming": Foreign("a run reads its data once and knows every row; give a smaller split", (False,)),
@@ -79,21 +65,21 @@ FOREIGN: Mapping[str, Foreign] = {
         ("keep_end",),
     ),
     "model_init_kwargs": Foreign(
-        "say it with flags: --dtype, --attn_implementation, --model_revision, --trust_remote_code", (None, {})
+        'it takes a JSON object, such as {"dtype": "bfloat16"}; or say it with --dtype', (None, {})
     ),
     "router_aux_loss_coef": Foreign("the loss is the method's alone, without a load-balancing term", (None, 0, 0.0)),
-    "dataset_num_proc": Foreign("rows are prepared in one process; leave the flag out", (None, 1)),
+    "dataset_num_proc": Foreign("rows are prepared in one process", (None, 1), idle=int),
     "padding_free": Foreign("--layout tree packs rows without padding; leave the flag out", (False, True)),
-    "pad_to_multiple_of": Foreign(_PADDING, (None, "auto")),
+    "pad_to_multiple_of": Foreign("padding never counts in xpo", (None, "auto"), idle=int),
     "pad_token": Foreign(_PADDING, (None,)),
     "padding_value": Foreign(_PADDING),
     "label_pad_token_id": Foreign(_PADDING, (-100,)),
     "precompute_ref_log_probs": Foreign(
         "the reference scores a completion once, when it first comes up: see --reference_cache", (False, True)
     ),
-    "precompute_ref_batch_size": Foreign("the reference sees the same batches as the policy", (None,)),
+    "precompute_ref_batch_size": Foreign("the reference sees the same batches as the policy", (None,), idle=int),
     "force_use_ref_model": Foreign("give the other model as --reference_model", (False,)),
-    "reference_free": Foreign(_METHOD, (False,)),
+    "reference_free": Foreign(METHOD, (False,)),
     "activation_offloading": Foreign("set --activation_checkpointing to save memory", (False,)),
     "model_adapter_name": Foreign("give the adapter's directory as --model"),
     "ref_adapter_name": Foreign("when --model is an adapter, the reference is that adapter, frozen"),
@@ -101,22 +87,22 @@ FOREIGN: Mapping[str, Foreign] = {
     "logging_dir": Foreign("logs go where the tracker of --report_to puts them: set TENSORBOARD_LOGGING_DIR"),
     "save_safetensors": Foreign("models are saved as safetensors", (True,)),
     # What makes one method differ from another.
-    "beta": Foreign(_METHOD),
-    "loss_type": Foreign(_METHOD),
-    "loss_weights": Foreign(_METHOD, (None,)),
-    "ld_alpha": Foreign(_METHOD, (None, 1, 1.0)),
-    "f_divergence_type": Foreign(_METHOD),
-    "f_alpha_divergence_coef": Foreign(_METHOD, (0.5,)),
-    "label_smoothing": Foreign(_METHOD, (0, 0.0)),
+    "beta": Foreign(METHOD),
+    "loss_type": Foreign(METHOD),
+    "loss_weights": Foreign(METHOD, (None,)),
+    "ld_alpha": Foreign(METHOD, (None, 1, 1.0)),
+    "f_divergence_type": Foreign(METHOD),
+    "f_alpha_divergence_coef": Foreign(METHOD, (0.5,)),
+    "label_smoothing": Foreign(METHOD, (0, 0.0)),
     "rpo_alpha": Foreign("an NLL on the chosen completions is added by --sft_coef", (None,)),
-    "use_weighting": Foreign(_METHOD, (False,)),
-    "discopop_tau": Foreign(_METHOD, (0.05,)),
-    "desirable_weight": Foreign(_METHOD),
-    "undesirable_weight": Foreign(_METHOD),
-    "epsilon": Foreign(_METHOD),
-    "epsilon_high": Foreign(_METHOD, (None,)),
-    "normalize_advantages": Foreign(_METHOD, (False,)),
-    "reward_clip_range": Foreign(_METHOD, (None,)),
+    "use_weighting": Foreign(METHOD, (False,)),
+    "discopop_tau": Foreign(METHOD, (0.05,)),
+    "desirable_weight": Foreign(METHOD),
+    "undesirable_weight": Foreign(METHOD),
+    "epsilon": Foreign(METHOD),
+    "epsilon_high": Foreign(METHOD, (None,)),
+    "normalize_advantages": Foreign(METHOD, (False,)),
+    "reward_clip_range": Foreign(METHOD, (None,)),
     "mask_truncated_completions": Foreign(
         "a completion that was cut off counts as it is; --missing_eos_penalty takes something off its reward", (False,)
     ),
@@ -146,6 +132,9 @@ FOREIGN: Mapping[str, Foreign] = {
     "vllm_tensor_parallel_size": Foreign(_BACKEND, (1,)),
     "log_unique_prompts": Foreign(_SHOWN, (False,)),
     "log_multimodal": Foreign("the data is text", (True,)),
+    **TEXTS,
+    **SAMPLING,
+    **OBJECTS,
 }
 
 #: Training arguments that xpo's loop would not honour; their defaults and the values listed here are accepted.
@@ -153,13 +142,13 @@ REFUSED: Mapping[str, Foreign] = {
     "label_smoothing_factor": Foreign(
         "it is about next-token labels; a method that smooths has its own label_smoothing"
     ),
-    "label_names": Foreign(_METRICS),
-    "include_for_metrics": Foreign(_METRICS),
-    "prediction_loss_only": Foreign(_METRICS),
-    "batch_eval_metrics": Foreign(_METRICS),
-    "eval_do_concat_batches": Foreign(_METRICS),
-    "eval_use_gather_object": Foreign(_METRICS),
-    "eval_accumulation_steps": Foreign(_METRICS),
+    "label_names": Foreign(METRICS),
+    "include_for_metrics": Foreign(METRICS),
+    "prediction_loss_only": Foreign(METRICS),
+    "batch_eval_metrics": Foreign(METRICS),
+    "eval_do_concat_batches": Foreign(METRICS),
+    "eval_use_gather_object": Foreign(METRICS),
+    "eval_accumulation_steps": Foreign(METRICS),
     "do_predict": Foreign("a run ends with an evaluation of the rows held out: set --eval_size or --eval_dataset"),
     "average_tokens_across_devices": Foreign("losses are always divided by counts over all processes"),
     "bf16_full_eval": Foreign("evaluation computes as training does: set --bf16"),

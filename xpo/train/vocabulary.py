@@ -11,6 +11,7 @@ from xpo.errors import PluginError, SettingError, did_you_mean
 from xpo.plugins import Registry
 from xpo.train.settings import SAMPLES, ModelSettings, RolloutSettings, RunSettings, TrainingArguments
 from xpo.train.sources import Given
+from xpo.train.translate import translated
 from xpo.train.trl_flags import ALIASES, FOREIGN, REFUSED
 from xpo.train.values import convert, members, plain, same
 
@@ -49,6 +50,8 @@ def slots_of(section: str, cls: type[Any]) -> dict[str, Slot]:
 class Vocabulary:
     """The settings of a run with ``algorithm``: ``slots`` by name.
 
+    What is taken and changes nothing is told in ``notes``.
+
     Raises:
         PluginError: the algorithm's own settings cannot be told from those of every run.
     """
@@ -58,6 +61,7 @@ class Vocabulary:
         self.registry = registry
         #: Whether completions are sampled while training.
         self.samples = online or algorithm.data == "rollouts"
+        self.notes: list[str] = []
         common = {name: slot for section, cls in SECTIONS.items() for name, slot in slots_of(section, cls).items()}
         try:
             own = slots_of("algorithm", algorithm.Config)
@@ -82,6 +86,10 @@ class Vocabulary:
         if name in self.algorithm.aliases:
             return self.algorithm.aliases[name]
         return ALIASES[name] if ALIASES.get(name) in self.slots else name
+
+    def translate(self, given: Given) -> list[Given]:
+        """A setting in the words of xpo: what says the same, where the method has no setting of that name."""
+        return [given] if self.resolve(given.name) in self.slots else translated(self._positive(given))
 
     def read(self, given: Given) -> tuple[str, Any] | None:
         """The setting that was given and its value; None for a name that changes nothing.
@@ -145,6 +153,9 @@ class Vocabulary:
         known = FOREIGN.get(name)
         if known is not None and any(same(value, item) for item in known.accepts):
             return
+        if known is not None and known.idle is not None and type(value) is known.idle:
+            self.notes.append(f"{given.label} {value} changes nothing: {known.reason}")
+            return
         parts = [item for item in algorithm.settings() if item.endswith(f".{name}")]
         if parts:
             raise SettingError(f"{given.label}: say whose, {' or '.join(given.spell(item) for item in parts)}")
@@ -153,7 +164,10 @@ class Vocabulary:
             others = [*others[:FEW], f"{len(others) - FEW} others"]
         if others:
             own = ", ".join(given.spell(item) for item in algorithm.settings()) or "no settings of its own"
-            raise SettingError(f"{given.label} is a setting of {', '.join(others)}; {algorithm.name} has {own}")
+            raise SettingError(
+                f"{given.label} is a setting of {', '.join(others)} and means nothing to {algorithm.name}; "
+                f"{algorithm.name} has {own}"
+            )
         if known is not None:
             raise SettingError(f"{given.label} cannot be honoured: {known.reason}")
         names = (*self.slots, *algorithm.aliases, *ALIASES)

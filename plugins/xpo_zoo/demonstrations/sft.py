@@ -38,6 +38,7 @@ class SFT(Algorithm[SFTConfig]):
     training = {"learning_rate": 2e-5}
     lora_training = {"learning_rate": 2e-4}
     raises = ("completion",)
+    accepts = {"loss_type": "nll"}
     golden = {"sft": {}}
 
     def collate(self, groups: Sequence[Group]) -> list[Group]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -54,10 +54,13 @@ class GRPOConfig(Config):
         "fixed_length, over sequences of their sum divided by aggregation_length (Dr. GRPO)",
     )
     aggregation_length: int = option(256, "what fixed_length divides by, as a rule --max_completion_length")
-    scale_rewards: bool = option(True, "divide advantages by the deviation of the group's rewards (Dr. GRPO: false)")
+    scale_rewards: bool | Literal["group", "none"] = option(
+        True, "divide advantages by the deviation of the group's rewards (Dr. GRPO: false); TRL's group and none"
+    )
     scale_epsilon: float = option(1e-4, "added to that deviation")
 
     def __post_init__(self) -> None:
+        self.scale_rewards = self.scale_rewards in (True, "group")
         self.require(self.beta >= 0, f"beta must not be negative, not {self.beta}")
         self.require(self.epsilon > 0, f"epsilon must be positive, not {self.epsilon}")
         self.require(
@@ -113,7 +116,7 @@ class GRPO(Algorithm[GRPOConfig]):
 
     def experience(self, batch: Batch, policy: Scores, reference: Scores | None) -> Mapping[str, Tensor]:
         rewards = batch.lists(batch.scores)
-        advantages = group_advantages(rewards, self.config.scale_rewards, self.config.scale_epsilon)
+        advantages = group_advantages(rewards, bool(self.config.scale_rewards), self.config.scale_epsilon)
         return {"advantages": batch.unlists(advantages)}
 
     def loss(self, batch: Batch, policy: Scores, reference: Scores | None) -> Loss:
