@@ -99,22 +99,6 @@ def test_rows_of_datasets_hold_null_where_a_key_is_missing():
     assert (rows[0].prompt, rows[1].prompt) == ([user("p")], [{**user("p"), "name": "x"}])
 
 
-def test_an_implicit_prompt_is_the_common_beginning():
-    (row,) = rows_of({"chosen": "The sky is blue.", "rejected": "The sky is green."})
-    assert (row.prompt, [answer.content for answer in row.answers]) == ("The sky is", [" blue.", " green."])
-    (row,) = rows_of({"chosen": [user("p"), assistant("yes")], "rejected": [user("p"), assistant("no")]})
-    assert (row.prompt, [answer.content for answer in row.answers]) == (
-        [user("p")],
-        [[assistant("yes")], [assistant("no")]],
-    )
-
-
-def test_an_implicit_prompt_leaves_something_of_a_completion_that_is_the_others_beginning():
-    (row,) = rows_of({"chosen": "Q? A: yes", "rejected": "Q? A: yes, maybe"})
-    assert all(answer.content for answer in row.answers)
-    assert row.prompt + row.answers[1].content == "Q? A: yes, maybe"
-
-
 def test_a_prompt_repeated_in_the_completions_is_taken_off():
     both = {"chosen": [user("p"), assistant("yes")], "rejected": [user("p"), assistant("no")]}
     as_text, as_messages, without = (
@@ -123,14 +107,6 @@ def test_a_prompt_repeated_in_the_completions_is_taken_off():
         rows_of(CHAT),
     )
     assert as_text[0].key() == as_messages[0].key() == without[0].key()
-
-
-def test_an_implicit_prompt_must_be_there():
-    for chosen, rejected in (("yes ", "no"), ([user("p"), assistant("a")], [user("q"), assistant("b")])):
-        with pytest.raises(DataError, match=r"mine row 1: there is no column 'prompt'.*do not begin with the same"):
-            rows_of({"chosen": chosen, "rejected": rejected})
-    with pytest.raises(DataError, match="not both text or both messages"):
-        rows_of({"chosen": "a", "rejected": [assistant("b")]})
 
 
 def test_identical_pairs_are_dropped_and_repeats_counted():
@@ -155,6 +131,69 @@ def test_lists_labels_forget_and_prompts():
     assert [row.answers[0].role for row in marked] == ["forget", "retain"]
     (row,) = rows_of({"prompt": [user("p")]})
     assert row.answers == []
+
+
+def test_labels_may_be_written_in_every_way_that_says_one_thing():
+    rows = rows_of(*({**LABEL, "label": label} for label in (True, 1, 1.0, "True", " true", "TRUE", "1", "1.0")))
+    assert [row.answers[0].label for row in rows] == [True] * 8
+    rows = rows_of(*({**LABEL, "label": label} for label in (False, 0, 0.0, "False", "false ", "0", "0.0")))
+    assert [row.answers[0].label for row in rows] == [False] * 7
+    rows = rows_of(*({**FORGET, "gone": side} for side in ("True", "false", "Retain")), forget_column="gone")
+    assert [row.answers[0].role for row in rows] == ["forget", "retain", "retain"]
+
+
+TALK = [user("p"), assistant("a"), user("q"), assistant("b")]
+
+
+def test_labels_of_whole_conversations_are_about_the_last_turn():
+    counts = Counts()
+    rows = rows_of({"messages": TALK, "label": 1}, {"messages": TALK[:2], "label": "false"}, counts=counts)
+    assert [(row.prompt, row.answers[0].content, row.answers[0].label) for row in rows] == [
+        (TALK[:3], TALK[3:], True),
+        (TALK[:1], TALK[1:2], False),
+    ]
+    (line,) = counts.lines()
+    assert line.startswith("Of each conversation the last message of the assistant is the completion; 1 earlier")
+    with pytest.raises(DataError, match="mine row 1: column 'messages' does not end with what the assistant says"):
+        rows_of({"messages": TALK[:3], "label": True})
+
+
+@pytest.mark.parametrize(
+    ("columns", "options", "kind"),
+    [
+        (["messages", "label"], {"want": "labels"}, "labels"),
+        (["conversations", "score"], {"want": "labels", "scored": True}, "labels"),
+        (["prompt", "messages", "label"], {}, "labels"),
+        (["messages", "label", "chosen", "rejected"], {"want": "labels"}, "pairs"),
+        # A label beside a demonstration may say anything.
+        (["messages", "label"], {"want": "demonstrations"}, "demonstrations"),
+    ],
+)
+def test_detect_conversations_with_labels(columns, options, kind):
+    assert detect(columns, **options) == kind
+
+
+def test_a_conversation_as_demonstration_says_what_is_learned():
+    counts = Counts()
+    (row,) = rows_of({"messages": TALK}, kind="demonstrations", counts=counts)
+    assert (row.prompt, row.answers[0].content) == (TALK[:3], TALK[3:])
+    assert "1 earlier one is part of a prompt" in counts.lines()[0]
+    with pytest.raises(DataError, match="column 'messages' ends with a message without content"):
+        rows_of({"messages": [user("p"), assistant("")]}, kind="demonstrations")
+
+
+def test_empty_columns_of_pictures_are_no_pictures():
+    assert len(rows_of({**PAIR, "images": []}, {**PAIR, "prompt": "q", "images": None})) == 2
+
+
+def test_a_system_prompt_that_is_not_read_is_told_of():
+    counts = Counts()
+    system = {"role": "system", "content": "Be brief."}
+    rows_of(
+        {**CHAT, "system": "Be brief."}, {**CHAT, "prompt": [system, user("p")], "system": "Be brief."}, counts=counts
+    )
+    line = "1 of 2 rows have a system prompt in a column of its own, which is not read: write it into the prompt"
+    assert counts.lines() == [line]
 
 
 def test_tools_and_template_options_ride_along():
@@ -191,10 +230,13 @@ def test_tools_and_template_options_ride_along():
         ({**CHAT, "prompt": [user("\ude00")]}, r"column 'prompt\[0\]\.content' holds half of a surrogate pair"),
         ({**PAIR, "margin": "big"}, "column 'margin' holds the string 'big'; it must be a finite number"),
         ({**PAIR, "score_chosen": True}, "column 'score_chosen' holds True"),
-        ({**LABEL, "label": "true"}, "column 'label' holds the string 'true'; a label is true or false"),
+        ({**LABEL, "label": "good"}, "column 'label' holds the string 'good'; a label is true or false"),
+        ({**LABEL, "label": ""}, "column 'label' holds the string ''"),
+        ({**LABEL, "label": [True]}, "column 'label' holds a list"),
         ({**LABEL, "label": None}, "column 'label' holds null"),
         ({**LABEL, "label": 2}, "column 'label' holds 2"),
-        ({**LABEL, "label": 1.0}, r"column 'label' holds 1\.0"),
+        ({**LABEL, "label": 0.5}, r"column 'label' holds 0\.5"),
+        ({**LABEL, "label": float("nan")}, "column 'label' holds nan"),
         ({**LIST, "scores": [1, 2]}, "column 'scores' has 2 numbers for 3 completions"),
         ({**LIST, "scores": [1, 2, float("nan")]}, r"column 'scores\[2\]' holds nan"),
         ({**LIST, "scores": [1, 2, "3"]}, r"column 'scores\[2\]' holds the string '3'"),
@@ -203,6 +245,11 @@ def test_tools_and_template_options_ride_along():
         ({**LIST, "completions": ["a", "", "c"]}, r"column 'completions\[1\]' is empty"),
         ({**FORGET, "split": "train"}, "column 'split' holds the string 'train'; it must be 'forget' or 'retain'"),
         ({**FORGET, "split": 1}, "column 'split' holds 1"),
+        (
+            {**PAIR, "images": ["cat.png"]},
+            "column 'images' holds pictures; only text can be trained on: remove the col",
+        ),
+        ({"prompt": "p", "image": {"bytes": b"x"}}, "column 'image' holds pictures"),
         ({**CHAT, "tools": "[{"}, "column 'tools' is not valid JSON"),
         ({**CHAT, "tools": 3}, "column 'tools' holds 3"),
         ({**CHAT, "chat_template_kwargs": 3}, "column 'chat_template_kwargs' holds 3"),

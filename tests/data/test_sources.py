@@ -4,6 +4,8 @@ import json
 import re
 
 import datasets
+import pandas
+import pyarrow
 import pytest
 
 from xpo.data import hub
@@ -233,3 +235,19 @@ def test_rows_from_python():
             Rows.of(wrong)
     with pytest.raises(DataError, match="no split 'dev'; it has train, test"):
         Rows.of(both, split="dev")
+
+
+def test_tables_are_rows_too():
+    frame = pandas.DataFrame(ROWS, index=[7, 3, 5])
+    polars = type("DataFrame", (), {"to_dicts": lambda self: ROWS})()
+    streamed = datasets.Dataset.from_list(ROWS).to_iterable_dataset()
+    for table in (frame, pyarrow.Table.from_pylist(ROWS), polars, streamed, iter(ROWS)):
+        assert Rows.of(table).rows == ROWS
+    talk = [{"prompt": [{"role": "user", "content": "p"}], "margin": 1.0}, {"prompt": None, "margin": None}]
+    assert Rows.of(pandas.DataFrame(talk)).rows == talk  # a null is no NaN
+    with pytest.raises(DataError, match=r"^frame holds no rows"):
+        Rows.of(frame[:0], "frame")
+    with pytest.raises(DataError, match=r"^frame: the data frame cannot be read: .*or pass frame\.to_dict"):
+        Rows.of(pandas.DataFrame({"prompt": [1, "p", []]}), "frame")
+    with pytest.raises(DataError, match=r"^column row 1 is a str"):
+        Rows.of(frame["prompt"], "column")

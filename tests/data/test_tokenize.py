@@ -3,6 +3,7 @@ import warnings
 
 import pytest
 
+from tests.data.conftest import CHATML
 from xpo.data.counts import Counts
 from xpo.data.formats import canonical, detect
 from xpo.data.prepare import prepare
@@ -72,7 +73,19 @@ def test_the_completion_starts_where_tokens_diverge(plain):
     assert groups[0].prompt_ids == apart[0].prompt_ids
     assert [c.ids for c in groups[0].completions] == [c.ids for c in apart[0].completions]
     assert counts.merging == 1
-    assert "start the completion early" in counts.lines()[0]
+    (line,) = counts.lines()
+    assert line.startswith("1 of 1 rows start the completion early: the tokenizer makes one token of the prompt's end")
+    assert "end prompts without a space, and begin completions with one" in line
+
+
+def test_a_template_may_write_a_prompt_otherwise_once_it_is_answered(make_tokenizer):
+    """As those that open a thought which is left out of what was said earlier. There is nothing to mend in the data."""
+    thinking = "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n one' }}{% endif %}"
+    template = CHATML.replace(CHATML[CHATML.index("{% if add_generation_prompt") :], thinking)
+    groups, counts = groups_of(make_tokenizer(adds=(), template=template), pair([user("one")], "two", "three"))
+    assert len(groups) == 1
+    assert (counts.merging, counts.rewritten) == (0, 1)
+    assert "chat template or tokenizer write the end of the prompt otherwise" in counts.lines()[0]
 
 
 def test_one_prompt_serves_all_completions_of_a_group(plain):
@@ -199,6 +212,40 @@ def test_tools_and_options_reach_the_template(make_tokenizer):
     )
     assert tokenizer.decode(groups[0].prompt_ids) == "1greyone"
     assert tokenizer.decode(groups[1].prompt_ids) == "noneone"
+
+
+CALL = {"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}
+
+
+def called(**more):
+    """A pair of which one completion is a call of a tool, and holds no text."""
+    said = {"role": "assistant", "content": None, "tool_calls": [CALL], **more}
+    return {"prompt": [user("one")], "chosen": [said], "rejected": [assistant("two")]}
+
+
+def test_calls_of_tools_that_the_template_leaves_out_are_refused(make_tokenizer):
+    """The completion would be an empty one."""
+    forgiving = CHATML.replace("m['content']", "(m['content'] or '')")
+    for row in (called(), called(content="three")):
+        with pytest.raises(DataError, match=r"^mine row 2: the completion calls tools.*--chat_template_path"):
+            groups_of(make_tokenizer(adds=(), template=forgiving), pair([user("one")], "two", "six"), row)
+    assert groups_of(make_tokenizer(adds=(), template=forgiving), called(content="three", tool_calls=[]))[0]
+    writing = forgiving.replace(
+        "+ '<|im_end|>'", "+ (m['tool_calls'] | string if m['tool_calls'] else '') + '<|im_end|>'"
+    )
+    tokenizer = make_tokenizer(adds=(), template=writing)
+    (group,), _ = groups_of(tokenizer, called())
+    assert "'name': 'f'" in tokenizer.decode(group.completions[0].ids)
+    # A template that refuses such messages says so itself.
+    with pytest.raises(DataError, match="mine row 1: the chat template refuses the messages of user, assistant"):
+        groups_of(make_tokenizer(adds=(), template=CHATML), called())
+    # And one that refuses them without the calls must have read them.
+    strict = writing.replace(
+        "{% for m in messages %}",
+        "{% for m in messages %}{% if not m['content'] and not "
+        "m['tool_calls'] %}{{ raise_exception('nothing said') }}{% endif %}",
+    )
+    assert groups_of(make_tokenizer(adds=(), template=strict), called())[0]
 
 
 def test_chat_data_needs_a_template_that_takes_it(plain, make_tokenizer):

@@ -66,9 +66,16 @@ def refused(train: Train) -> Refused:
         ),
         (
             "kto",
-            [{"prompt": "w1", "completion": "w2", "label": "true"}],
-            "rows.jsonl line 1: column 'label' holds the string 'true'; a label is true or false",
+            [{"prompt": "w1", "completion": "w2", "label": "good"}],
+            "rows.jsonl line 1: column 'label' holds the string 'good'; a label is true or false",
         ),
+        (
+            "dpo",
+            [{"system": "w1", "question": "w2", "chosen": "w3 w4", "rejected": "w3 w5"}],
+            "there is no column 'prompt', and what chosen and rejected both begin with does not hold 'system' and "
+            "'question'",
+        ),
+        ("dpo", [PAIR, {**PAIR, "images": ["cat.png"]}], "rows.jsonl line 2: column 'images' holds pictures"),
         ("kto", [{"prompt": "w1", "completion": "w2"}], "add a column 'label'"),
         ("simpo", [{"prompt": "w1", "completions": ["w2", "w3"], "scores": [1]}], "has 1 numbers for 2 completions"),
         ("simpo", [{"prompt": "w1", "completions": ["w2", "w3"], "scores": [1, "2"]}], "column 'scores[1]' holds"),
@@ -145,7 +152,7 @@ def test_lengths(refused: Refused) -> None:
         ("--algo rloo --num_generations 1 --reward testbed", "compares completions and needs 2"),
         ("--algo simpo --reference_model x", "uses no reference"),
         ("--algo dpo --report_to nowhere", "--report_to nowhere: not installed or unknown"),
-        ("--algo dpo --use_peft --lora_target_modules nothing", "Target modules nothing not found"),
+        ("--algo dpo --use_peft --lora_target_modules nothing", "not found in the base model"),
         ("--algo dpo --attn_implementation fastest", 'attn_implementation="fastest"'),
     ],
 )
@@ -281,6 +288,7 @@ def test_broken_adapters(refused: Refused, train: Train, tmp_path: Path) -> None
         ("return ['good'] * len(completions)", "reward 'judge' must return a list of numbers"),
         ("return None", "reward 'judge' must return a list of numbers"),
         ("return [None] * len(completions)", "no reward function scored"),
+        ("columns['log_extra']('why', [])", "reward 'judge': log_extra('why', ...) has 0 values for"),
     ],
 )
 @pytest.mark.parametrize("held_out", ["", "--eval_size 2 --eval_prompts 2"])

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas
 import pytest
 from datasets import Dataset, DatasetDict
 
@@ -169,6 +170,13 @@ def test_a_template_can_be_given(trained: Train, chat_model: Path, model: Path) 
     assert (given.folder / "chat_template.jinja").exists()
 
 
+def test_conversations_in_csv_are_no_text(trained: Train, chat_model: Path, tmp_path: Path) -> None:
+    pandas.DataFrame(TALK).to_csv(tmp_path / "rows.csv", index=False)  # which writes what Python prints
+    found = trained("--algo dpo", data=tmp_path / "rows.csv", base=chat_model, out="csv")
+    assert found.record.metrics == trained("--algo dpo", data=TALK, base=chat_model, out="jsonl").record.metrics
+    assert "Column 'prompt' holds messages written as text; they are read as messages." in found.said
+
+
 # Kinds
 
 
@@ -211,6 +219,15 @@ def test_what_cannot_become_the_kind_is_refused(train: Train, algo: str, rows: R
     assert done.status == 2
     assert f"data of the kind '{have}', and '{want}' cannot be made from it" in done.err
     assert not done.folder.exists()
+
+
+def test_labels_of_conversations(trained: Train, chat_model: Path) -> None:
+    rows = [{**row, "label": str(number % 2 == 0)} for number, row in enumerate(TALK)]
+    spelt = [{"prompt": row["prompt"], "completion": row["chosen"], "label": row["label"] == "True"} for row in rows]
+    whole = [{"messages": row["prompt"] + row["chosen"], "label": row["label"]} for row in rows]
+    done = trained("--algo kto", data=whole, base=chat_model, out="whole")
+    assert done.record.metrics == trained("--algo kto", data=spelt, base=chat_model, out="spelt").record.metrics
+    assert "Of each conversation the last message of the assistant is the completion." in done.said
 
 
 def test_labels_may_be_of_one_class(trained: Train) -> None:
@@ -263,6 +280,15 @@ def test_prompts_are_taken_out_of_pairs(trained: Train, tmp_path: Path) -> None:
     assert "Only the prompts of the data are used, each once." in done.said
     assert "1 of 13 rows merged: an earlier row has the same prompt" in done.said
     assert done.record.data["groups"] == len(PAIRS)
+
+
+def test_a_reward_may_be_a_coroutine(trained: Train, tmp_path: Path) -> None:
+    (tmp_path / "judge.py").write_text(JUDGE + JUDGE.replace("def short", "async def slow"))
+    told = rewarded(trained, f"{tmp_path / 'judge.py'}:slow", out="slow").record
+    assert (
+        told.metrics["reward"]
+        == rewarded(trained, f"{tmp_path / 'judge.py'}:short", out="short").record.metrics["reward"]
+    )
 
 
 def test_a_reward_model(trained: Train, tmp_path: Path) -> None:

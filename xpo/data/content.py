@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from xpo.data.rows import Content
@@ -12,11 +12,19 @@ from xpo.errors import DataError
 
 #: Speakers of the from/value form that chat templates know by another name.
 _SPEAKERS = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant"}
+#: What a label may be. True and 1 and 1.0 are one key, and CSV holds all of them as text.
+_LABELS = {True: True, False: False, "true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
 
 
 def refuse(place: str, column: str, found: str, fix: str) -> DataError:
     """The error every check raises, in one form."""
     return DataError(f"{place}: column '{column}' {found}; {fix}")
+
+
+def names(columns: Collection[str], last: str = ", ") -> str:
+    """Columns as messages name them; ``last`` joins the last two."""
+    quoted = [f"'{name}'" for name in columns]
+    return ", ".join([*quoted[:-2], last.join(quoted[-2:])])
 
 
 def shown(value: Any) -> str:
@@ -109,9 +117,10 @@ def answer(value: Any, prompt: Content, column: str, place: str) -> Content:
 
 
 def label(value: Any, column: str, place: str) -> bool:
-    """True or False, also as 1 or 0; not as words, because "false" would be true."""
-    if isinstance(value, int) and value in (0, 1):
-        return bool(value)
+    """True or False, also as the numbers 1 and 0, and as text that says either."""
+    found = value.strip().lower() if isinstance(value, str) else value
+    if isinstance(found, (str, int, float)) and found in _LABELS:
+        return _LABELS[found]
     raise refuse(place, column, f"holds {shown(value)}", "a label is true or false (or 1 or 0)")
 
 

@@ -36,9 +36,11 @@ class Encoder:
         messages = [list(answer.content) for answer in row.answers if not isinstance(answer.content, str)]
         continued = prompt[-1]["role"] == "assistant" and not any(said[0]["role"] == "tool" for said in messages)
         texts = [self._render(row, prompt, continue_final_message=continued, add_generation_prompt=not continued)]
-        return texts + [
-            self._render(row, _continue(prompt, said) if continued else [*prompt, *said]) for said in messages
-        ]
+        for said in messages:
+            whole = _continue(prompt, said) if continued else [*prompt, *said]
+            texts.append(self._render(row, whole))
+            self._check_calls(row, whole, len(said), texts[-1])
+        return texts
 
     def ids(self, texts: Sequence[str], *, rendered: bool) -> list[Ids]:
         """Token ids of texts; those a chat template ``rendered`` hold their special tokens already."""
@@ -89,6 +91,21 @@ class Encoder:
             if self.tokenizer.decode([number]).strip():
                 return False
         return False
+
+    def _check_calls(self, row: Row, messages: list[dict[str, Any]], said: int, text: str) -> None:
+        """Refuse a completion of ``said`` messages whose tool calls the chat template leaves out of ``text``."""
+        if not any(message.get("tool_calls") for message in messages[-said:]):  # an empty list calls nothing
+            return
+        silent = [{key: value for key, value in message.items() if key != "tool_calls"} for message in messages[-said:]]
+        try:
+            without = self._render(row, [*messages[:-said], *silent])
+        except DataError:
+            return  # a template that minds their absence writes them
+        if without == text:
+            raise DataError(
+                f"{row.place}: the completion calls tools, and the chat template does not write 'tool_calls', so they "
+                "would not be learned; give a template that does with --chat_template_path, or write them into content"
+            )
 
     def _render(self, row: Row, messages: list[dict[str, Any]], **options: bool) -> str:
         if self.tokenizer.chat_template is None:

@@ -35,19 +35,25 @@ class Rows:
 
     @classmethod
     def of(cls, rows: Any, origin: str = "data", *, split: str = "train") -> Rows:
-        """Rows from Python: a list of dicts, a ``Dataset``, one split of a ``DatasetDict``, or ``Rows`` themselves."""
+        """Rows from Python.
+
+        Args:
+            rows: dicts in a list or anything else that can be gone through, a ``Dataset``, a ``DatasetDict``, a data
+                frame of pandas or polars, a table of Arrow, or ``Rows`` themselves.
+            origin: what messages call them.
+            split: which one of a ``DatasetDict``.
+        """
         if isinstance(rows, Rows):
             return rows
         if isinstance(rows, DatasetDict):
             if split not in rows:
                 raise _unknown_split(split, origin, rows)
             rows, origin = rows[split], f"{origin}[{split}]"
-        if isinstance(rows, Dataset):
-            rows = rows.to_list()
+        rows = _listed(rows, origin)
         if isinstance(rows, (str, bytes, Mapping)) or not isinstance(rows, Iterable):
             raise DataError(
-                f"{origin}: a {type(rows).__name__} is no data set; pass a list of dicts, a datasets.Dataset or a "
-                f"datasets.DatasetDict, or read a file with xpo.data.sources.read()"
+                f"{origin}: a {type(rows).__name__} is no data set; pass a list of dicts, a datasets.Dataset, a "
+                f"datasets.DatasetDict or a data frame, or read a file with xpo.data.sources.read()"
             )
         found = list(rows)
         for number, row in enumerate(found, 1):
@@ -127,6 +133,23 @@ def splits(spec: str, config: str | None = None) -> list[str]:
     if _is_path(spec):
         raise DataError(_missing(path))
     return hub.splits(spec, config, near=_near(path))
+
+
+def _listed(rows: Any, origin: str) -> Any:
+    """The rows of a table as dicts; what is no table, as it is. None of these libraries is imported for it."""
+    if hasattr(rows, "iloc") and hasattr(rows, "columns") and callable(getattr(rows, "to_dict", None)):
+        try:
+            # Unlike pandas' own to_dict() this makes nulls of NaN, and lists of arrays.
+            rows = Dataset.from_pandas(rows, preserve_index=False)
+        except Exception as error:  # what Arrow makes of a column of mixed types
+            raise DataError(
+                f"{origin}: the data frame cannot be read: {error}; every column must hold one type, or pass "
+                f'frame.to_dict(orient="records")'
+            ) from error
+    for method in ("to_list", "to_pylist", "to_dicts"):  # of datasets, of Arrow and of polars
+        if not isinstance(rows, Mapping) and callable(getattr(rows, method, None)):
+            return getattr(rows, method)()
+    return rows
 
 
 def _from_files(paths: Sequence[Path], origin: str) -> Rows:

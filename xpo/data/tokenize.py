@@ -78,7 +78,9 @@ class _Fit:
 
     def __call__(self, row: Row, encoded: list[Ids]) -> Group | None:
         prompt, completions = self._split(encoded, row.conversational)
-        self.counts.merging += bool(completions and encoded[0]) and prompt != encoded[0]
+        early = bool(completions and encoded[0]) and prompt != encoded[0]
+        self.counts.rewritten += early and row.conversational
+        self.counts.merging += early and not row.conversational
         pairs = [(one, other) for one, other in row.pairs if completions[one] != completions[other]]
         if row.pairs and not pairs:
             self.counts.identical += 1

@@ -7,6 +7,7 @@ from typing import Any
 
 from xpo.errors import FeedbackError, SettingError
 from xpo.feedback.questions import Answers, Asker, Wording
+from xpo.feedback.waiting import called
 
 #: What TRL's judges return: the place of the better one, or -1 for a question that failed. It must never be counted
 #: with, for 1 - (-1) is no place.
@@ -47,7 +48,8 @@ class FunctionJudge(Asker):
                 return map(self._verdict, judge(prompts=prompts, completions=pairs, shuffle_order=False))
             names = sorted({key for one in questions for key in one.source} - _RESERVED)
             columns = {name: [one.source.get(name) for one in questions] for name in names}
-            return self.function(prompts=prompts, completions=[(one.first, one.second) for one in questions], **columns)
+            both = [(one.first, one.second) for one in questions]
+            return called(self.function, prompts=prompts, completions=both, **columns)
         except Exception as error:  # a stranger's code may raise anything; the message must name it
             raise FeedbackError(f"judge '{self.name}' raised {type(error).__name__}: {error}") from error
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from trl import ModelConfig
 from xpo.api.groups import Completion, Group
 from xpo.errors import FeedbackError, SettingError, did_you_mean
 from xpo.feedback.imports import imported
+from xpo.feedback.loop import NAMES, Loop
 from xpo.feedback.reward_models import ModelReward
+from xpo.feedback.waiting import is_coroutine, together
 from xpo.models.load import Policy
 
 RewardFunction = Callable[..., Sequence[float | None]]
@@ -23,11 +26,19 @@ Message = Mapping[str, str]
 
 @dataclass(frozen=True)
 class Reward:
-    """One source of reward under the name it is logged by."""
+    """One source of reward under the name it is logged by.
+
+    Attributes:
+        name: for messages.
+        function: gives a number for every completion, at once or as a coroutine.
+        weight: what its numbers are multiplied by.
+        loop: where it is called from, shared by the rewards that are summed.
+    """
 
     name: str
     function: RewardFunction
     weight: float = 1.0
+    loop: Loop = field(default_factory=Loop, compare=False, repr=False)
 
     def describe(self) -> str | None:
         """Where a reward model is computed, in a line; None for a function."""
@@ -49,7 +60,9 @@ def find_rewards(
     if weights is not None and len(weights) != len(specs):
         raise SettingError(f"--reward_weights has {len(weights)} numbers for {len(specs)} rewards; give one for each")
     factors = [1.0] * len(specs) if weights is None else list(weights)
-    return [_find(spec, weight, known, config, policy) for spec, weight in zip(specs, factors, strict=True)]
+    found = [_find(spec, weight, known, config, policy) for spec, weight in zip(specs, factors, strict=True)]
+    loop = Loop()
+    return [replace(one, loop=loop) for one in found]
 
 
 def score_completions(
@@ -73,10 +86,12 @@ def score_completions(
         texts.append(text if isinstance(prompt, str) else [{"role": "assistant", "content": text}])
     columns = {key: [group.source.get(key) for group, _ in rows] for key in _columns(groups)}
     ids = [completion.ids for _, completion in rows]
-    totals: list[float | None] = [None] * len(rows)
     for reward in rewards:
-        values = _call(reward, prompts, texts, ids, columns)
-        for index, value in enumerate(values):
+        reward.loop.begin(rows)
+    given = {"prompts": prompts, "completions": texts, "completion_ids": ids, **columns}
+    totals: list[float | None] = [None] * len(rows)
+    for reward, values in zip(rewards, _returned(rewards, given), strict=True):
+        for index, value in enumerate(_checked(reward, values, len(rows))):
             if value is not None:
                 totals[index] = (totals[index] or 0.0) + reward.weight * value
     missing = [index for index, total in enumerate(totals) if total is None]
@@ -89,29 +104,48 @@ def score_completions(
 
 
 def _columns(groups: Sequence[Group]) -> list[str]:
-    reserved = {"prompt", "prompts", "completions", "completion_ids"}
+    reserved = {"prompt", "prompts", "completions", "completion_ids"} | NAMES
     return sorted({key for group in groups for key in group.source} - reserved)
 
 
-def _call(
-    reward: Reward, prompts: list[Any], texts: list[Any], ids: list[list[int]], columns: Mapping[str, list[Any]]
-) -> list[float | None]:
+def _returned(rewards: Sequence[Reward], given: Mapping[str, Any]) -> list[Any]:
+    """What each function returns. Coroutines wait for each other, as they are slow for others' sake: a server's."""
+    calls: list[Callable[[], Any]] = [
+        partial(one.function, **given, **one.loop.given(one.name, one.function)) for one in rewards
+    ]
+    slow = [number for number, one in enumerate(rewards) if is_coroutine(one.function)]
+    found: list[Any] = [None if number in slow else _outcome(call) for number, call in enumerate(calls)]
+    if slow:
+        for number, value in zip(slow, together([calls[number] for number in slow]), strict=True):
+            found[number] = value
+    for reward, value in zip(rewards, found, strict=True):
+        if isinstance(value, FeedbackError):
+            raise value
+        if isinstance(value, BaseException):
+            raise FeedbackError(f"reward '{reward.name}' raised {type(value).__name__}: {value}") from value
+    return found
+
+
+def _outcome(call: Callable[[], Any]) -> Any:
     try:
-        values = reward.function(prompts=prompts, completions=texts, completion_ids=ids, **columns)
+        return call()
     except Exception as error:  # a stranger's function may raise anything; the message must name it
-        raise FeedbackError(f"reward '{reward.name}' raised {type(error).__name__}: {error}") from error
+        return error
+
+
+def _checked(reward: Reward, values: Any, count: int) -> list[float | None]:
     try:
-        values = [None if value is None else float(value) for value in values]
+        found = [None if value is None else float(value) for value in values]
     except (TypeError, ValueError) as error:
         raise FeedbackError(f"reward '{reward.name}' must return a list of numbers: {error}") from error
-    if len(values) != len(prompts):
-        raise FeedbackError(f"reward '{reward.name}' returned {len(values)} numbers for {len(prompts)} completions")
-    for index, value in enumerate(values):
+    if len(found) != count:
+        raise FeedbackError(f"reward '{reward.name}' returned {len(found)} numbers for {count} completions")
+    for index, value in enumerate(found):
         if value is not None and not math.isfinite(value):
             raise FeedbackError(
                 f"reward '{reward.name}' returned {value} for completion {index}; rewards must be finite"
             )
-    return values
+    return found
 
 
 def _find(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from transformers import PreTrainedTokenizerBase
 
@@ -70,6 +70,21 @@ class Feedback:
         else:
             odds = self._judged(groups, together, counts)
         return [self._wins(one, k) for one, k in zip(odds, counts, strict=True)]
+
+    def attend(self, state: Callable[[], Any]) -> None:
+        """Tell reward functions of the trainer whose samples they see; ``state`` gives its ``TrainerState``."""
+        for reward in self.rewards:
+            reward.loop.state = state
+
+    def logged(self) -> dict[str, list[float]]:
+        """Numbers by name that reward functions had logged of the completions they saw last."""
+        return {name: values for reward in self.rewards for name, values in reward.loop.metrics.items()}
+
+    def told(self, group: Group, completion: Completion) -> Mapping[str, Any]:
+        """What reward functions told of a completion by column, if it is one of those they saw last."""
+        return {
+            column: value for reward in self.rewards for column, value in reward.loop.told(group, completion).items()
+        }
 
     def _rewards(self, groups: Sequence[Group], completions: Sequence[Sequence[Completion]]) -> list[list[float]]:
         rewards = score_completions(self.rewards, groups, completions, self.tokenizer)
