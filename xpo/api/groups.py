@@ -26,7 +26,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 #: The columns a data set of each kind has, as the documentation and the error messages name them.
 COLUMNS: Mapping[Kind, str] = {
     "pairs": "prompt, chosen, rejected (or chosen and rejected that both begin with the prompt)",
-    "labels": "prompt, completion, label (true: desirable, false: undesirable)",
+    "labels": "prompt, completion (or messages, whose last it is), label (true: desirable, false: undesirable)",
     "lists": "prompt, completions (a list), scores (a list as long)",
     "forget": "prompt, completion, split ('forget' or 'retain')",
     "demonstrations": "prompt, completion; or messages; or text",
