@@ -40,6 +40,7 @@ __all__ = [
     "outside_modes",
     "quiet",
     "tree_leaves",
+    "uncompiled",
 ]
 
 #: Names that a library does not export at the top, where they live, and what they are called there if not the same.
@@ -100,6 +101,11 @@ def no_bars() -> None:
 def attention_of(model: Any) -> str:
     """Which attention a transformers model runs, such as ``sdpa``."""
     return str(model.config.get_text_config()._attn_implementation)
+
+
+def uncompiled(model: Any) -> Any:
+    """A model as it was before ``torch.compile``; any other one as it is."""
+    return getattr(model, "_orig_mod", model)
 
 
 def checkpoints(model: Any) -> bool:

@@ -113,7 +113,7 @@ def test_its_data_can_be_had_in_every_knob_and_split() -> None:
         ("--output out.jsonl --batch_size 0", "--batch_size must be positive"),
         ("--output out.jsonl --limit 0", "--limit must be positive"),
         ("--output out.jsonl --to pears", "--to takes one of pairs, labels, lists, not 'pears'"),
-        ("--output out.jsonl --temprature 1", "is not a setting of xpo label. Did you mean '--temperature' or"),
+        ("--output out.jsonl --temprature 1", "is not a setting of xpo label. Did you mean '--temperature'?"),
         ("--output out.jsonl --algo dpo", "--algo is not a setting of xpo label"),
         ("--output out.jsonl --model a --model_name_or_path b", "two names of one setting"),
         ("--output out.jsonl --to lists --online_pairs all", "--online_pairs has no effect here: it is about pairs"),

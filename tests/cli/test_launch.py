@@ -1,10 +1,11 @@
-"""``accelerate launch --cpu --num_processes N`` starts one process; xpo starts the others or says how."""
+"""``accelerate launch --num_processes N`` starts one process on a CPU; xpo starts the others or says how."""
 
 from __future__ import annotations
 
 import sys
 
 import pytest
+import torch
 
 from xpo.cli import launch
 from xpo.errors import SettingError
@@ -41,7 +42,7 @@ def started_by(patch: pytest.MonkeyPatch, line: str) -> None:
         (ANNOUNCED, True),
         ({**ANNOUNCED, "ACCELERATE_USE_CPU": "1"}, True),
         ({**ANNOUNCED, "ACCELERATE_USE_CPU": "TRUE"}, True),
-        ({**ANNOUNCED, "ACCELERATE_USE_CPU": "false"}, False),
+        ({**ANNOUNCED, "ACCELERATE_USE_CPU": "False"}, True),  # without --cpu it starts one all the same
         ({"MASTER_ADDR": "127.0.0.1"}, False),
         ({"ACCELERATE_USE_CPU": "true"}, False),  # a single process needs no address
         ({}, False),
@@ -93,6 +94,21 @@ def test_several_are_started(environment: pytest.MonkeyPatch) -> None:
     options = dict(zip(words[3:9:2], words[4:9:2], strict=True))
     assert options == {"--nproc_per_node": "2", "--master_addr": "127.0.0.1", "--master_port": "29501"}
     assert words[9:] == ["-m", "xpo", "train", "--algo", "dpo", "--output_dir", "a place"]
+
+
+@pytest.mark.parametrize("accelerator", [False, True])
+def test_without_word_of_the_cpu_they_are_started_where_there_is_nothing_else(
+    environment: pytest.MonkeyPatch, accelerator: bool
+) -> None:
+    started_by(environment, "accelerate launch --num_processes 2 -m xpo train")
+    environment.setenv("ACCELERATE_USE_CPU", "False")
+    environment.setattr(torch.accelerator, "is_available", lambda: accelerator)
+    if not accelerator:
+        with pytest.raises(Replaced):
+            launch.ensure_processes(["--algo", "dpo"])
+        return
+    with pytest.raises(SettingError, match="announced 2 processes and started one; give it --multi_gpu"):
+        launch.ensure_processes(["--algo", "dpo"])
 
 
 def test_an_unknown_number_is_refused(environment: pytest.MonkeyPatch) -> None:

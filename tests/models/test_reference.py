@@ -11,6 +11,8 @@ from transformers import AutoModelForCausalLM
 
 from tests import tiny
 from xpo import Batch
+from xpo.errors import ModelError
+from xpo.models.cache import LogpCache, identify
 from xpo.models.load import Policy, disable_dropout, load_policy
 from xpo.models.reference import Reference, make_reference, start_of
 from xpo.models.scoring import score
@@ -136,3 +138,12 @@ def test_reference_and_policy_agree_at_the_start_to_the_last_bit(base: Path, ada
         policy.model.train()
         reference = make_reference(policy, config)
         assert torch.equal(score(policy.model, batch).logps.detach(), reference.score(batch).logps)
+
+
+def test_a_reference_of_nan_is_named_and_not_kept(batch: Batch) -> None:
+    model = tiny.model()
+    with torch.no_grad():
+        model.get_output_embeddings().weight[0] = float("nan")
+    cache = LogpCache(identify("broken"), folder=None, limit_bytes=0)
+    with pytest.raises(ModelError, match=r"the reference \(broken one\) says NaN of a completion of \d+ tokens"):
+        Reference(model, "broken one", cache=cache).score(batch)

@@ -33,7 +33,7 @@ REWARD = "def reward(completion_ids, **_):\n    return [sum(ids) / 100 for ids i
 OWN = re.compile(
     r"(model|algorithm|reference|data|held out): .+|saved to .+"
     r"|(eval  )?step \d+/\d+  loss .+"
-    r"|\d+ of \d+ (rows|examples) .+|\d+ rows a pass are left out: .+"
+    r"|a step: .+|\d+ of \d+ (rows|examples) .+|\d+ rows a pass are left out: .+"
     r"|Each (pair|list) became .+|Only the prompts of the data are used, each once\."
 )
 
@@ -160,6 +160,7 @@ def test_adapters_and_rollouts_are_quiet_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize("algo", ["dpo", "rloo"])
 def test_a_seed_decides_everything(trained: Train, tmp_path: Path, algo: str) -> None:
     line = f"--algo {algo} --eval_size 5 --eval_prompts 5 --eval_steps 1 --learning_rate 1e-2 {LORA} --lora_dropout 0.1"
+    line += " --disable_dropout false"
     if algo == "rloo":
         (tmp_path / "judge.py").write_text(REWARD)
         line += f" --reward {tmp_path / 'judge.py'}:reward --max_completion_length 8"

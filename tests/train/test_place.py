@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from xpo.errors import SettingError
 from xpo.train.place import check_place
 
 
@@ -19,3 +20,9 @@ def test_who_is_asked_for_leave_to_write(tmp_path: Path, monkeypatch: pytest.Mon
     assert check_place(there / "a" / "b") == check_place(there / "a" / "b", replaced=True) == there
     assert asked == [there, tmp_path, there, there]
     assert list(there.iterdir()) == []
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a file system that takes no files")
+def test_leave_to_write_is_not_enough_where_no_files_can_be() -> None:
+    with pytest.raises(SettingError, match="/proc"):
+        check_place(Path("/proc/there"))

@@ -48,6 +48,13 @@ def test_labels_of_one_side_are_told_of_with_the_weight_that_would_balance_them(
     assert notes("kto", [], data={"survey": {"desirable": 0.44}}, algorithm_settings=weights) == []
 
 
+@pytest.mark.parametrize(("label", "said"), [(True, "All labels are desirable"), (False, "All labels are undesirable")])
+def test_labels_of_one_sort_alone_are_told_of(label: bool, said: str) -> None:
+    found = survey([Group([n], [Completion([n, 2], label=label)]) for n in range(60)], "labels")
+    [note] = notes("kto", [], data={"survey": found})
+    assert note.startswith(said)
+
+
 def test_ties_and_equal_completions() -> None:
     groups = [
         Group([n], [Completion([5, n], score=1.0), Completion([5, n + n % 2], score=1.0 + (n % 4 == 0))])

@@ -1,4 +1,4 @@
-"""Start the processes that ``accelerate launch --cpu --num_processes N`` announces but leaves to MPI."""
+"""Start the processes that ``accelerate launch --num_processes N`` announces on a CPU but leaves to MPI."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ _RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
 def ensure_processes(argv: Sequence[str]) -> None:
     """Replace this process by a launcher of all of them, if ``accelerate`` was told of several and started one.
 
-    On a CPU, without MPI, it sets the address of the first process and starts a single one, which would quietly train
-    with a part of the batch.
+    Without ``--multi_gpu`` and without MPI it sets the address of the first process and starts a single one, which
+    would quietly train with a part of the batch.
+
+    Raises:
+        SettingError: it does not say how many, or they were to use accelerators, which it starts only when told so.
     """
     if not _alone(os.environ):
         return
@@ -28,6 +31,11 @@ def ensure_processes(argv: Sequence[str]) -> None:
         )
     if count < 2:
         return
+    if not _on_cpu(os.environ):
+        raise SettingError(
+            f"accelerate launch announced {count} processes and started one; give it --multi_gpu, or --cpu to train "
+            "without accelerators"
+        )
     address, port = os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
     place = ["--nproc_per_node", str(count), "--master_addr", address, "--master_port", port]
     launcher = [sys.executable, "-m", "torch.distributed.run", *place, "-m", "xpo", "train"]
@@ -35,8 +43,17 @@ def ensure_processes(argv: Sequence[str]) -> None:
 
 
 def _alone(environment: Mapping[str, str]) -> bool:
-    on_cpu = environment.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true")
-    return on_cpu and "MASTER_ADDR" in environment and not any(name in environment for name in _RANKS)
+    launched = "ACCELERATE_USE_CPU" in environment and "MASTER_ADDR" in environment
+    return launched and not any(name in environment for name in _RANKS)
+
+
+def _on_cpu(environment: Mapping[str, str]) -> bool:
+    """Whether the processes are to run on the CPU: it was asked for, or there is nothing else."""
+    if environment["ACCELERATE_USE_CPU"].lower() in ("1", "true"):
+        return True
+    import torch
+
+    return not torch.accelerator.is_available()
 
 
 def _parent() -> list[str]:

@@ -17,6 +17,7 @@ from torch import Tensor
 from xpo.api.batch import Batch
 from xpo.api.groups import Completion, Group
 from xpo.compat import attention_of
+from xpo.errors import ModelError
 from xpo.models.layout import Tree, padded
 from xpo.models.masks import no_tree
 from xpo.models.scoring import Engine, Model, assemble, backbone, forward, innermost, keeps_logits, text_config
@@ -34,6 +35,9 @@ def choose_engine(model: Model, groups: Sequence[Group], layout: str, device: to
         model: as it starts, without distributed wrapper.
         groups: groups with completions, those of the first batch first, and among them the longest.
         layout: the layout that is wanted, ``tree`` or ``padded``.
+
+    Raises:
+        ModelError: it says NaN.
     """
     lines: list[str] = []
     groups = [with_stand_ins(group) for group in groups]
@@ -80,6 +84,12 @@ def _difference(model: Model, batch: Batch, one: Engine, other: Engine) -> str |
     """How two ways of computing differ, in words; None when rounding explains it."""
     everything = torch.arange(len(batch), device=batch.mask.device)
     expected = _said(model, batch, everything, other)
+    if bool(expected.isnan().any()):
+        inner: Any = innermost(model)  # torch types every attribute
+        raise ModelError(
+            f"the model {inner.config.name_or_path or type(inner).__name__} says NaN of the data as it is loaded: its "
+            "weights are broken, or it computes in too few digits; try --dtype float32, or another model"
+        )
     try:
         found = _said(model, batch, everything, one)
     except Exception as error:  # a model may refuse what it was not made for in any way it likes

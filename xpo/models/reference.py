@@ -65,6 +65,11 @@ class Reference:
         logps = assemble(batch, parts).logps
         lengths = batch.lengths.tolist()
         for number in missing:
+            if bool(logps[number].isnan().any()):
+                raise ModelError(
+                    f"the reference ({self.description}) says NaN of a completion of {lengths[number]} tokens: its "
+                    "weights are broken, or it computes in too few digits; try --dtype float32, or another model"
+                )
             self.cache.put(keys[number], logps[number, : lengths[number]])
         table = torch.zeros(batch.mask.shape)
         for row, found in zip(table, known, strict=True):

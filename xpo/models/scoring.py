@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 
 from xpo.api.batch import Batch, Scores
 from xpo.api.vocabulary import Distributions
-from xpo.compat import attending, checkpoints
+from xpo.compat import attending, checkpoints, uncompiled
 from xpo.models.branches import BRANCHES, branch_attention
 from xpo.models.head import Head
 from xpo.models.layout import Arrange, Layout, Tree, padded
@@ -191,9 +191,10 @@ def _inputs(inner: Model, layout: Layout) -> dict[str, Any]:
 
 
 def innermost(model: Model) -> Model:
-    """The transformers model inside distributed and adapter wrappers."""
+    """The transformers model inside distributed, compiled and adapter wrappers."""
+    model = uncompiled(model)
     while not hasattr(model, "get_input_embeddings") or hasattr(model, "get_base_model"):
-        model = model.get_base_model() if hasattr(model, "get_base_model") else model.module  # type: ignore[operator,assignment]  # torch types every attribute
+        model = uncompiled(model.get_base_model() if hasattr(model, "get_base_model") else model.module)  # type: ignore[operator]  # torch types every attribute
     return model
 
 

@@ -191,7 +191,14 @@ def _few(run: _Run) -> Iterator[str]:
 
 def _labels(run: _Run) -> Iterator[str]:
     share, settings = run.rows.get("desirable"), run.record.algorithm_settings
-    if share is None or not 0.0 < share < 1.0:
+    if share is None:
+        return
+    if share in (0.0, 1.0):
+        side = "desirable" if share else "undesirable"
+        yield (
+            f"All labels are {side}: there is nothing to tell apart, and the model learns to make everything "
+            f"{'more' if share else 'less'} likely. People look at how labels are read, and add the other sort."
+        )
         return
     weights = [float(settings.get(name, 1.0)) for name in ("desirable_weight", "undesirable_weight")]
     ratio = share * weights[0] / ((1.0 - share) * weights[1])

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 from xpo.errors import SettingError
 
 
 def check_place(path: Path, *, replaced: bool = False) -> Path:
-    """Refuse an output directory that cannot be made or written to, without making or writing anything.
+    """Refuse an output directory that cannot be made or written to, without leaving anything there.
 
     Args:
         path: the directory, there or not.
@@ -29,4 +30,11 @@ def check_place(path: Path, *, replaced: bool = False) -> Path:
     written = path.parent if replaced and place == path else place
     if not os.access(written, os.W_OK | os.X_OK):
         raise SettingError(f"--output_dir {path}: {written} is not writable; choose another --output_dir")
+    try:
+        with tempfile.TemporaryFile(dir=written):  # leave is not all: some file systems take no files from anybody
+            pass
+    except OSError as error:
+        raise SettingError(
+            f"--output_dir {path}: {written} takes no files ({error.strerror}); choose another --output_dir"
+        ) from error
     return place

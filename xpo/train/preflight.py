@@ -15,11 +15,15 @@ from xpo.train.material import Material
 from xpo.train.settings import TrainingArguments
 
 
-def check_checkpoint(args: TrainingArguments, algorithm: str) -> None:
-    """Refuse to resume from what is no checkpoint, from one at the end already, or from another algorithm's."""
+def check_checkpoint(args: TrainingArguments, algorithm: str) -> Path | None:
+    """The checkpoint to go on from; None where the run starts afresh.
+
+    Raises:
+        SettingError: it is no checkpoint, at the end already, or another algorithm's.
+    """
     given = args.resume_from_checkpoint
     if not given:
-        return
+        return None
     folder = Path(str(get_last_checkpoint(args.output_dir) if given is True else given)).expanduser()
     try:
         step = int(json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))["global_step"])
@@ -37,6 +41,7 @@ def check_checkpoint(args: TrainingArguments, algorithm: str) -> None:
             f"--resume_from_checkpoint {folder}: '{made_by}' made it, and '{algorithm}' cannot continue its run; start "
             "from its weights with --model_name_or_path"
         )
+    return folder
 
 
 def check_vocabulary(policy: Policy, material: Material) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Hashable, Iterable, Mapping
 from typing import TypeVar
 
@@ -9,6 +10,11 @@ from accelerate.utils import gather_object
 
 T = TypeVar("T")
 Key = TypeVar("Key", bound=Hashable)
+
+
+def announced() -> int:
+    """How many processes a launcher has started for this run; 1 without a launcher."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def gathered(mine: T, world: int) -> list[T]:

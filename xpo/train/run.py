@@ -7,16 +7,19 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase, TrainerCallback, set_seed
 
 from xpo.compat import no_bars
+from xpo.errors import ModelError
 from xpo.feedback.judges import RUBRIC
 from xpo.models.follower import FOLLOWER
 from xpo.models.load import REFERENCE_ADAPTER
 from xpo.train.advice import advice
+from xpo.train.best import check_best
 from xpo.train.card import write_card
 from xpo.train.comparisons import Comparisons
 from xpo.train.describe import cost_of, introduce, label, left_out, make_record, now, wasted
@@ -24,14 +27,18 @@ from xpo.train.examination import conclude, examiner_of
 from xpo.train.fitting import fitted
 from xpo.train.flags import from_keywords
 from xpo.train.loaded import Loaded, load_all
+from xpo.train.lock import Lock
 from xpo.train.looks import Looks
 from xpo.train.machine import PeakMemory, is_main
-from xpo.train.output import HISTORY, PLOT, RUN, claim, forgotten_without_steps
+from xpo.train.output import HISTORY, PLOT, RUN, Claim, claim, forgotten_without_steps
 from xpo.train.plots import plot_history
+from xpo.train.precision import Grain, check_precision
 from xpo.train.preflight import check_checkpoint
+from xpo.train.processes import check_processes, meet_on_cpu
 from xpo.train.progress import ShowProgress, say
 from xpo.train.record import RunRecord, write_history
 from xpo.train.remember import Write, known, written
+from xpo.train.resumed import Telling, otherwise, told
 from xpo.train.settings import Settings
 from xpo.train.summary import print_summary
 from xpo.train.survey import survey
@@ -53,6 +60,7 @@ def train(algo: str, model: Any = None, dataset: Any = None, **settings: Any) ->
     Raises:
         XpoError: what was asked for cannot be done; nothing has been written.
     """
+    meet_on_cpu()
     return execute(from_keywords(algo, model=model, dataset=dataset, **settings))
 
 
@@ -63,18 +71,40 @@ def execute(settings: Settings, callbacks: Sequence[Callable[[PreferenceTrainer]
         callbacks: make further callbacks of the loop, each from the trainer it is for.
     """
     no_bars()
+    claimed = partial(
+        claim,
+        str(settings.training.output_dir),
+        settings.run.overwrite,
+        settings.training.resume_from_checkpoint,
+        _inputs(settings),
+    )
+    check_processes(settings.training)
+    with Lock(claimed().path) as lock:
+        lock.check()
+        return _execute(settings, callbacks, claimed, lock)
+
+
+def _execute(
+    settings: Settings,
+    callbacks: Sequence[Callable[[PreferenceTrainer], TrainerCallback]],
+    claimed: Callable[[], Claim],
+    lock: Lock,
+) -> RunRecord:
     args = settings.training
     resume = args.resume_from_checkpoint
-    directory = claim(str(args.output_dir), settings.run.overwrite, resume, _inputs(settings))
-    check_checkpoint(args, settings.entry.cls.name)
+    checkpoint = check_checkpoint(args, settings.entry.cls.name)
     memory = PeakMemory()
     set_seed(args.seed)
     loaded = load_all(settings)
     algorithm, tokenizer, material = loaded.algorithm, loaded.tokenizer, loaded.material
     introduce(settings, loaded.policy, loaded.reference, material, loaded.networks)
-    trainer = _trainer(settings, loaded, callbacks)
+    bits = check_precision(loaded.policy.model, args)
+    now_told = told(settings, material.fingerprint)
+    resumed = [] if checkpoint is None else otherwise(checkpoint, now_told)
+    trainer = _trainer(settings, loaded, [*callbacks, lambda _: Telling(now_told)])
+    check_best(trainer)
     notes = [*known(loaded.cache, material.train), *trainer.notes, *fitted(trainer, settings)]
-    for line in [*notes, *left_out(trainer.left_out)]:
+    for line in [*resumed, *bits, *notes, *left_out(trainer.left_out)]:
         say(line)
     examiner = examiner_of(settings, algorithm, trainer, tokenizer, material, loaded.feedback)
     bare, judge, rollouts = trainer.accelerator.unwrap_model(trainer.model), loaded.feedback.judge, loaded.rollouts
@@ -84,15 +114,22 @@ def execute(settings: Settings, callbacks: Sequence[Callable[[PreferenceTrainer]
     if rollouts is not None and before is not None and not before.rewards:
         rollouts.rehearse(bare, material.train[:2])
 
-    output = directory.begin()
+    grain = Grain(bare)
+    lock.take()
+    output = claimed().begin()  # another run may have come and gone since the first look
     record = make_record(settings, algorithm, loaded.policy, loaded.reference, material)
     engine = trainer.engine
     record.engine = {"layout": engine.layout, "head": "compact" if engine.compact else "model", "lines": notes}
     record.save(output / RUN)
     started = time.perf_counter()
     failing = nullcontext() if resume else forgotten_without_steps(output, lambda: int(trainer.state.global_step))
-    with ShowProgress.attach(trainer), written(loaded.cache) as problems, failing:
-        trainer.train(resume_from_checkpoint=resume)
+    try:
+        with ShowProgress.attach(trainer), written(loaded.cache) as problems, failing:
+            trainer.train(resume_from_checkpoint=resume)
+        trainer.check_weights()
+    except ModelError:  # it diverged; how, the history says
+        write_history(trainer.state.log_history, output / HISTORY)
+        raise
     seconds = time.perf_counter() - started
     record.cost = cost_of(trainer, seconds, loaded.cache)
     for line in [*problems, *([] if judge is None else judge.tally.lines()), *wasted(record.cost)]:
@@ -105,7 +142,12 @@ def execute(settings: Settings, callbacks: Sequence[Callable[[PreferenceTrainer]
     if before is not None:
         conclude(record, trainer, examiner, before, bare, loaded.start, settings)
         record.data["survey"] = survey(material.train, settings.kind)
-        record.notes = advice(record, trainer.state.log_history, algorithm)
+        record.notes = [
+            *resumed,
+            *bits,
+            *grain.notes(bare, args),
+            *advice(record, trainer.state.log_history, algorithm),
+        ]
         record.cost = replace(
             record.cost, peak_memory_bytes=memory.host_bytes(), peak_gpu_memory_bytes=memory.gpu_bytes()
         )

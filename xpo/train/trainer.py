@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -23,16 +24,18 @@ from xpo.api.loss import Counts, as_loss, counts, reduce
 from xpo.compat import EvalLoopOutput, checkpoint_activations, checkpoints
 from xpo.data.beside import Beside
 from xpo.data.order import MicroBatch, MicroStep, StepData
-from xpo.errors import SettingError
+from xpo.errors import ModelError, SettingError
 from xpo.models.critic import Critic
 from xpo.models.follower import Follower
 from xpo.models.guard import choose_engine
 from xpo.models.load import Policy, has_dropout
 from xpo.models.reference import Reference
 from xpo.models.scoring import innermost, score
+from xpo.train.best import check_metric
 from xpo.train.callbacks import Following, Passing
 from xpo.train.checkpoint import Kept
 from xpo.train.diagnostics import Diagnostics
+from xpo.train.divergence import diverged
 from xpo.train.experience import REFERENCE
 from xpo.train.models import Models
 from xpo.train.ranks import added, gathered
@@ -418,14 +421,57 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers is not f
             return None
         return of_all_ranks(gathered(self.rollouts.cost, self.args.world_size))
 
+    def names_of_metrics(self) -> set[str] | None:
+        """The metrics of an evaluation, as one batch shows them; None where what is evaluated is sampled first.
+
+        Every rank must call it.
+        """
+        if self.rollouts is not None or not self.held_out:
+            return None
+        micro = next(iter(self.get_eval_dataloader()))
+        state, meter, model = self.algorithm.state_dict(), self._meter, self.accelerator.unwrap_model(self.model)
+        window, training = Diagnostics(), model.training
+        self._meter = window
+        model.eval()
+        try:
+            with torch.no_grad():
+                batch = self._batch(micro.groups, micro.idle)
+                self._loss(model, batch, self._totals([batch]), part=1.0)
+        finally:
+            model.train(training)
+            self.algorithm.load_state_dict(state)
+            self._meter = meter
+        return set(window.read(self.args.world_size))
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        check_metric(self.args.metric_for_best_model, metrics)
+        return bool(super()._determine_best_metric(metrics, trial))
+
     # Logs and checkpoints
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
             logs = {**logs, **self._meter.read(self.args.world_size)}
         super().log(logs, start_time)
+        if not all(math.isfinite(logs.get(name, 0.0)) for name in ("loss", "grad_norm")):
+            self.check_weights()
+
+    def check_weights(self) -> None:
+        """Refuse to go on with weights that are no numbers: nothing could bring them back. Every rank must call it.
+
+        A loss or a gradient that is not finite does not end a run: where the loss is scaled, such a step is left out.
+
+        Raises:
+            ModelError: weights are NaN or infinite.
+        """
+        trained = [one for one in self.model.parameters() if one.requires_grad]
+        trained += [] if self.critic is None else list(self.critic.own().values())
+        lost = not all(bool(one.isfinite().all()) for one in trained)
+        if any(gathered(lost, self.args.world_size)):
+            raise ModelError(diverged(self.args, self.algorithm.name, self.state.global_step))
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        self.check_weights()  # before an earlier one is removed to make room
         super()._save_checkpoint(model, trial)
         folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
         self._kept().save(folder, shared=self.args.should_save)
