@@ -30,8 +30,8 @@ SIZES: Mapping[str, tuple[int, int, int]] = {  # hidden size, layers, inner size
     "160m": (1024, 11, 2816),
     "300m": (1280, 14, 3520),
 }
-LORA = {"use_peft": True, "lora_r": 16, "lora_target_modules": ["all-linear"]}
-QUIET = {
+LORA: Mapping[str, Any] = {"use_peft": True, "lora_r": 16, "lora_target_modules": ["all-linear"]}
+QUIET: Mapping[str, Any] = {
     "use_cpu": True,
     "report_to": "none",
     "save_strategy": "no",
@@ -111,7 +111,7 @@ def _prepare(work: Path, args: argparse.Namespace) -> tuple[dict[str, str], int]
     base, adapter, merged = work / "base", work / "adapter", work / "merged"
     make_model(size, pairs, base, "float32", "cpu")
     (work / "prompts.jsonl").write_text("".join(json.dumps({"prompt": row["prompt"]}) + "\n" for row in pairs))
-    few = {"max_steps": 2, "per_device_train_batch_size": 2}
+    few: dict[str, Any] = {"max_steps": 2, "per_device_train_batch_size": 2}
     with (work / "reward.log").open("w") as log, redirect_stdout(log), redirect_stderr(log):
         xpo.train("bradley_terry", str(base), pairs[:16], output_dir=str(adapter), **QUIET, **few, **LORA)
     model, tokenizer = load_classifier(str(adapter), ModelSettings())

@@ -11,7 +11,7 @@ import pytest
 import torch
 from datasets import Dataset, DatasetDict
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, EarlyStoppingCallback, TrainerCallback
 
 import xpo
 from tests import tiny
@@ -65,6 +65,24 @@ def test_an_object_can_get_adapters(tmp_path: Path) -> None:
     reloaded = PeftModel.from_pretrained(tiny.model(), tmp_path)
     assert torch.allclose(logits(reloaded), logits(model), atol=1e-6)
     assert not torch.allclose(logits(reloaded), logits(tiny.model()), atol=1e-4)
+
+
+def test_callbacks_are_called(tmp_path: Path) -> None:
+    """One that counts steps, and one that ends the run before its time."""
+
+    class Count(TrainerCallback):  # type: ignore[misc]  # transformers is not followed by mypy
+        steps = 0
+
+        def on_step_end(self, *arguments: Any, **keywords: Any) -> None:
+            self.steps += 1
+
+    count = Count()
+    record = xpo.train(
+        "dpo", tiny.model(), PAIRS, callbacks=[count, EarlyStoppingCallback(1)], tokenizer=tiny.tokenizer(),
+        eval_dataset=tiny.rows("pairs", 6, seed=3), eval_steps=1, load_best_model_at_end=True, output_dir=tmp_path,
+        **{**SHORT, "max_steps": 9, "learning_rate": 0.0, "save_strategy": "steps", "save_steps": 1},
+    )  # fmt: skip
+    assert count.steps == record.cost.steps == 2  # a loss that stays as it is gets no better
 
 
 def test_one_module_may_be_named(tmp_path: Path) -> None:

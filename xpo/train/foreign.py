@@ -31,8 +31,8 @@ _PACKED = (
 _ENTROPY = "it belongs to a bonus for entropy, which no method here has"
 _CORRECTED = "what samples are compared with is scored with the model itself, so there is nothing to correct"
 _STOPPING = (
-    "a run takes all of its steps; --load_best_model_at_end true with --eval_strategy and --save_strategy keeps the "
-    "best of them"
+    "a run stops early by a callback, which is an object: from Python, xpo.train(..., "
+    "callbacks=[transformers.EarlyStoppingCallback(3)], load_best_model_at_end=True, eval_strategy='steps', ...)"
 )
 _ADAPTERS = "adapters are made by settings: use_peft=True, lora_r=16, lora_alpha=32, lora_target_modules=[...]"
 _OPTIMISER = "the optimiser is made by settings: optim, optim_args, learning_rate, lr_scheduler_type"
@@ -91,7 +91,7 @@ SAMPLING: Mapping[str, Foreign] = {
 
 #: Arguments of trainers, which are objects.
 OBJECTS: Mapping[str, Foreign] = {
-    "callbacks": Foreign("a run has the callbacks of its loop alone", (None, [])),
+    "callbacks": Foreign("callbacks are objects: pass them from Python, xpo.train(..., callbacks=[...])", (None, [])),
     **dict.fromkeys(("early_stopping_patience", "early_stopping_threshold"), Foreign(_STOPPING)),
     "peft_config": Foreign(_ADAPTERS, (None,)),
     "quantization_config": Foreign("give load_in_4bit=True or load_in_8bit=True, with use_peft=True", (None,)),

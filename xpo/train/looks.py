@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 
-from xpo.api.groups import Group
+from xpo.api.groups import Completion, Group
 from xpo.data.order import MicroBatch
 from xpo.train.machine import is_main
 from xpo.train.progress import STDERR
@@ -31,6 +31,7 @@ class Looks(TrainerCallback):  # type: ignore[misc]  # transformers is not follo
         sampled: the micro-batches that this process has sampled for last.
         every: steps between two looks; the first step is looked at too.
         prompts: how many prompts a look shows.
+        told: what reward functions told of a completion, by column; written down as ``extra``.
     """
 
     def __init__(
@@ -40,8 +41,9 @@ class Looks(TrainerCallback):  # type: ignore[misc]  # transformers is not follo
         every: int,
         prompts: int,
         console: Console | None = None,
+        told: Callable[[Group, Completion], Mapping[str, Any]] = lambda *_: {},
     ) -> None:
-        self.tokenizer, self.sampled = tokenizer, sampled
+        self.tokenizer, self.sampled, self.told = tokenizer, sampled, told
         self.every, self.prompts = every, prompts
         self.console = console or STDERR
 
@@ -52,7 +54,7 @@ class Looks(TrainerCallback):  # type: ignore[misc]  # transformers is not follo
         entries = [entry for group in self._groups() for entry in self._entries(group, step)]
         if entries:
             with (Path(args.output_dir) / FILE).open("a", encoding="utf-8") as file:
-                file.writelines(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries)
+                file.writelines(json.dumps(entry, ensure_ascii=False, default=str) + "\n" for entry in entries)
             self.console.print(_table(entries, step))
 
     def _groups(self) -> Sequence[Group]:
@@ -78,6 +80,7 @@ class Looks(TrainerCallback):  # type: ignore[misc]  # transformers is not follo
                 "score": one.score,
                 "tokens": len(one.ids),
                 "finished": one.finished,
+                **({"extra": dict(extra)} if (extra := self.told(group, one)) else {}),
             }
             for one in group.completions
         ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, TypeVar
@@ -68,7 +68,8 @@ class Rollouts:
         sizes = [len(some) for some in prompts]
         told = [name for name, size in zip(streams, sizes, strict=True) for _ in range(size)]
         drawn = self._drawn(models, [group for some in prompts for group in some], told)
-        self.metrics = {} if idle else {**_metrics(drawn, self.sampling.samples), **self._judged()}
+        shown = _metrics(drawn, self.sampling.samples)
+        self.metrics = {} if idle else {**shown, **self._judged(), **self._logged(shown)}
         self.cost.prompts += 0 if idle else len(drawn)
         scored = [self._scored(group, found) for group, found in drawn]
         stand_in = _finite(self._whole(*drawn[0]))
@@ -150,6 +151,16 @@ class Rollouts:
         found = {name: torch.tensor([value]) for name, value in tally.metrics().items()}
         tally.reset()
         return found
+
+    def _logged(self, taken: Collection[str]) -> dict[str, Tensor]:
+        """What reward functions had logged of these samples, under names that are not taken."""
+        found = self.feedback.logged()
+        if clash := sorted(found.keys() & set(taken)):
+            raise FeedbackError(
+                f"a reward function calls log_metric('{clash[0]}', ...), and the log has that already; choose "
+                "another name"
+            )
+        return {name: torch.tensor(values) for name, values in found.items()}
 
     def _scored(self, group: Group, found: Verdict) -> Group | None:
         """A prompt with its completions and their scores; None without a verdict that could be learned from."""

@@ -45,14 +45,24 @@ from xpo.train.survey import survey
 from xpo.train.trainer import PreferenceTrainer
 
 
-def train(algo: str, model: Any = None, dataset: Any = None, **settings: Any) -> RunRecord:
+def train(
+    algo: str,
+    model: Any = None,
+    dataset: Any = None,
+    *,
+    callbacks: Sequence[TrainerCallback] | None = None,
+    **settings: Any,
+) -> RunRecord:
     """Train a policy by preferences.
 
     Args:
         algo: name of the algorithm.
         model: directory, hub id or a loaded model; the embedded testbed's if not given.
         dataset: file, directory, hub id, rows or a ``datasets`` object; the testbed's if not given.
+        callbacks: further callbacks of the loop, such as ``transformers.EarlyStoppingCallback(3)``.
         settings: everything the command line takes, by the same names, such as ``beta=0.5``, ``use_peft=True``.
+            ``eval_dataset``, ``reference_model``, ``reward`` and ``judge`` may be objects too, and so may
+            ``tokenizer``: that of where a loaded model came from if not given.
 
     Returns:
         The record of the run, also written to ``output_dir`` as ``run.json``.
@@ -61,7 +71,13 @@ def train(algo: str, model: Any = None, dataset: Any = None, **settings: Any) ->
         XpoError: what was asked for cannot be done; nothing has been written.
     """
     meet_on_cpu()
-    return execute(from_keywords(algo, model=model, dataset=dataset, **settings))
+    settled = from_keywords(algo, model=model, dataset=dataset, **settings)
+    return execute(settled, [partial(_given, callback) for callback in callbacks or ()])
+
+
+def _given(callback: TrainerCallback, trainer: PreferenceTrainer) -> TrainerCallback:
+    """A callback that is there already, whatever the loop."""
+    return callback
 
 
 def execute(settings: Settings, callbacks: Sequence[Callable[[PreferenceTrainer], TrainerCallback]] = ()) -> RunRecord:
@@ -193,7 +209,13 @@ def _trainer(
     supply = trainer.supply
     if rollout is not None and rollout.log_completions and supply is not None:
         trainer.add_callback(
-            Looks(loaded.tokenizer, supply.last, rollout.log_completions_steps, rollout.num_completions_to_print)
+            Looks(
+                loaded.tokenizer,
+                supply.last,
+                rollout.log_completions_steps,
+                rollout.num_completions_to_print,
+                told=loaded.feedback.told,
+            )
         )
     return trainer
 

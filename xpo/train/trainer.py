@@ -103,6 +103,8 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]  # transformers is not f
             processing_class=tokenizer,
             callbacks=[*callbacks, Passing(self)],
         )
+        if rollouts is not None:
+            rollouts.feedback.attend(lambda: self.state)  # training makes a new one
         if follower is not None and follow_steps is not None:
             self.add_callback(Following(follower, follow_share, follow_steps))
         #: What is sampled for the steps to come; None where the data has it all.
