@@ -197,8 +197,7 @@ def test_names_and_functions_mix_as_rewards() -> None:
         ({"accelerator_config": {"split_batches": True}}, "cannot be honoured"),
         ({"lora_task_type": "SEQ_CLS", "use_peft": True}, "must be CAUSAL_LM, for pair trains a policy"),
         ({"lora_task_type": "SEQ_CLS"}, "has no effect without use_peft"),
-        ({"lora_dropout": 0.9, "use_peft": True}, "lora_dropout= has no effect while dropout is off"),
-        ({"lora_dropout": 0.05, "use_peft": True}, "give --disable_dropout false as well"),  # TRL's default, asked for
+        ({"lora_dropout": 1.5, "use_peft": True}, "lora_dropout= must be at least 0 and below 1"),
         ({"save_steps": 2.5}, "training settings: --save_steps must be an integer"),
         ({"hub_model_id": "x"}, "has no effect without push_to_hub"),
     ],
@@ -219,6 +218,13 @@ def test_an_adapter_says_the_dropout_it_was_trained_with() -> None:
     assert settle(use_peft=True, disable_dropout=False).model.lora_dropout == 0.05
     assert settle(use_peft=True, disable_dropout=False, lora_dropout=0.9).model.lora_dropout == 0.9
     assert settle(use_peft=True, lora_dropout=0).model.lora_dropout == 0
+    for told in (0.9, 0.05):  # TRL's own default among them: as there it is without effect, and here that is said
+        settings = settle(use_peft=True, lora_dropout=told)
+        assert settings.model.lora_dropout == 0
+        [note] = settings.notes
+        assert note.startswith(f"lora_dropout= {told} changes nothing: dropout is off, in the adapters too; ")
+        assert note.endswith("disable_dropout false turns it on")
+    assert settle(use_peft=True, lora_dropout=0).notes == ()
 
 
 @pytest.mark.parametrize(

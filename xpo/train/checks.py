@@ -131,11 +131,6 @@ def _model(settings: Settings, by: By) -> None:
             f"{named('lora_task_type', by)} must be {fitting}, for {settings.run.algo} trains a {trained}"
             + ("" if trained == "policy" else " model")
         )
-    if "lora_dropout" in settings.given and model.lora_dropout > 0 and settings.run.disable_dropout:
-        raise SettingError(
-            f"{named('lora_dropout', by)} has no effect while dropout is off, in the adapters too; "
-            "give --disable_dropout false as well, or leave it out"
-        )
     if (model.load_in_4bit or model.load_in_8bit) and not model.use_peft:
         quantised = "load_in_4bit" if model.load_in_4bit else "load_in_8bit"
         raise SettingError(f"{named(quantised, by)}: quantised weights cannot be trained; train adapters: --use_peft")

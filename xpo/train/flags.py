@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -78,6 +78,8 @@ def settle(sources: Sequence[Given]) -> Settings:
             _take(one, vocabulary, found)
     settings = _build(entry, vocabulary, found)
     check(settings, {name: given for name, given in found.by.items() if _differs(name, found, vocabulary)})
+    if settings.run.disable_dropout:
+        settings.model.lora_dropout = 0.0  # what is written into an adapter is what it was trained with
     return settings
 
 
@@ -147,8 +149,6 @@ def _build(entry: Entry, vocabulary: Vocabulary, found: Found) -> Settings:
     algorithm = entry.cls
     run = _make("run", RunSettings, section("run"))
     model = _make("model", ModelSettings, section("model"))
-    if run.disable_dropout and "lora_dropout" not in found.values:
-        model.lora_dropout = 0.0  # what is written into an adapter is what it was trained with
     if "model_name_or_path" in found.objects:
         model.model_name_or_path = _origin(found.objects["model_name_or_path"])  # its tokenizer is there
     named = {**found.values, **found.objects}
@@ -167,8 +167,18 @@ def _build(entry: Entry, vocabulary: Vocabulary, found: Found) -> Settings:
         algorithm=_make(algorithm.name, algorithm.Config, section("algorithm")),
         given=frozenset(named),
         objects=found.objects,
-        notes=tuple(vocabulary.notes),
+        notes=(*vocabulary.notes, *_without_dropout(run, model, found)),
     )
+
+
+def _without_dropout(run: RunSettings, model: ModelSettings, found: Found) -> Iterator[str]:
+    """A dropout that was asked for beside the switch that turns it off: taken, as TRL does, and told."""
+    if run.disable_dropout and found.values.get("lora_dropout") and model.use_peft:
+        label = found.by["lora_dropout"].label
+        yield (
+            f"{label} {model.lora_dropout:g} changes nothing: dropout is off, in the adapters too; "
+            f"{found.by['lora_dropout'].spell('disable_dropout')} false turns it on"
+        )
 
 
 def _recommended(vocabulary: Vocabulary, *, lora: bool) -> dict[str, Any]:
