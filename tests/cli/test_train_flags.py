@@ -260,6 +260,8 @@ def test_env_is_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("env: 3\n", "'env' must hold lines"),
         ("config: x\n", "cannot name another one"),
         ("warmup-steps: 1\nwarmup_steps: 2\n", "'warmup_steps' is set twice"),
+        ("beta: 0.1\nmax_steps: 2\nbeta: 0.5\n", "line 3: 'beta' is set twice"),
+        ("lr_scheduler_kwargs:\n  power: 2\n  power: 3\n", "line 3: 'power' is set twice"),
     ],
 )
 def test_errors_name_the_file_and_the_key(tmp_path: Path, text: str, message: str) -> None:

@@ -6,9 +6,11 @@ Imports nothing heavy, so that a file's ``env:`` is in place before the librarie
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
+
+import yaml
 
 from xpo.errors import SettingError
 
@@ -63,11 +65,9 @@ def from_argv(argv: Sequence[str]) -> list[Given]:
 
 def from_file(path: str) -> list[Given]:
     """Settings of a YAML file; variables under ``env:`` are put into the environment."""
-    import yaml
-
     try:
         with open(path, encoding="utf-8") as stream:
-            content = yaml.safe_load(stream)
+            content = _content(yaml.SafeLoader(stream), path)
     except OSError as error:
         raise SettingError(f"--config {path}: {error.strerror or error}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -85,6 +85,33 @@ def from_file(path: str) -> list[Given]:
             raise SettingError(f"{path}: '{name}' is set twice")
         found[name] = Given(name, value, "file", path)
     return list(found.values())
+
+
+def _content(loader: yaml.SafeLoader, path: str) -> Any:
+    """What a file holds. By itself YAML takes the last of two values of one name, and says nothing."""
+    try:
+        document = loader.get_single_node()
+        if document is None:
+            return None
+        for mapping in _mappings(document):
+            names: list[Any] = []
+            for key, _ in mapping.value:
+                if key.value in names:
+                    raise SettingError(f"{path}, line {key.start_mark.line + 1}: '{key.value}' is set twice")
+                names.append(key.value)
+        return loader.construct_document(document)
+    finally:
+        loader.dispose()
+
+
+def _mappings(node: yaml.Node) -> Iterator[yaml.MappingNode]:
+    if isinstance(node, yaml.MappingNode):
+        yield node
+        for _, value in node.value:
+            yield from _mappings(value)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            yield from _mappings(value)
 
 
 def from_mapping(settings: Mapping[str, Any]) -> list[Given]:
