@@ -151,6 +151,14 @@ def test_a_reward_model_has_one_output(tmp_path: Path) -> None:
         load_classifier(str(tmp_path), ModelSettings())
 
 
+def test_a_reward_model_is_no_policy(tmp_path: Path) -> None:
+    from transformers import LlamaForSequenceClassification
+
+    LlamaForSequenceClassification(tiny._config(tiny.SIZE, num_labels=1)).save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match=r"is a reward model \(LlamaForSequenceClassification\)"):
+        load_policy(ModelSettings(model_name_or_path=str(tmp_path)))
+
+
 def test_another_chat_template(base: Path, tmp_path: Path) -> None:
     template = tmp_path / "chat.jinja"
     template.write_text("{{ messages[0]['content'] }}!")

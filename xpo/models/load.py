@@ -84,7 +84,7 @@ def load_policy(config: ModelConfig, *, training: bool = True, scalar: bool = Fa
         kwargs["quantization_config"] = get_quantization_config(config)
         kwargs["device_map"] = {"": _local_device()}
     with explained(name, "model"):
-        model = _scalar(base, kwargs) if scalar else AutoModelForCausalLM.from_pretrained(base, **kwargs)
+        model = _scalar(base, kwargs) if scalar else _causal(base, kwargs)
     if scalar:
         config = replace(config, lora_task_type="SEQ_CLS")
     _keep_layout(model)
@@ -110,6 +110,17 @@ def adapt(model: PreTrainedModel | PeftModel, config: ModelConfig, *, scalar: bo
     if isinstance(model, PeftModel):
         return Policy(model, None, "new", None)
     return adapted(model, config, None, None, None)
+
+
+def _causal(base: str, kwargs: dict[str, Any]) -> PreTrainedModel:
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(base, **kwargs)
+    kinds = [kind for kind in model.config.architectures or () if kind.endswith("ForSequenceClassification")]
+    if kinds:  # it is loaded all the same, with a head for words that is random, or the one it had before
+        raise ModelError(
+            f"model '{base}' is a reward model ({kinds[0]}), and here a language model is wanted; give the one it was "
+            "made of, and itself as --reward"
+        )
+    return model
 
 
 def _scalar(base: str, kwargs: dict[str, Any]) -> PreTrainedModel:
