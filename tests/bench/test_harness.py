@@ -210,7 +210,7 @@ def right(model: torch.nn.Module, per_character: bool) -> list[float]:
     for row in QUESTIONS:
         prompt = [tiny.WORDS.index(word) for word in str(row["question"]).split()]
         scores = []
-        for choice in row["choices"]:  # type: ignore[attr-defined]
+        for choice in row["choices"]:  # type: ignore[attr-defined]  # a list of texts
             ids = [tiny.WORDS.index(word) for word in choice.split()]
             with torch.no_grad():
                 logps = model(torch.tensor([prompt + ids])).logits[0].log_softmax(-1)

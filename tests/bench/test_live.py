@@ -80,7 +80,7 @@ def test_on_a_terminal_there_is_a_row_a_method(moment: Clock) -> None:
         progress.started(CELLS[1])
         shown = Console(file=io.StringIO(), width=100)
         shown.print(progress._table())
-    text = shown.file.getvalue()  # type: ignore[attr-defined]
+    text = shown.file.getvalue()  # type: ignore[attr-defined]  # it was made with StringIO
     assert [line.split() for line in text.splitlines()[2:4]] == [["dpo", "1", "1"], ["kto", "1", "1"]]
     assert "1 of 4" not in out.getvalue()
 

@@ -80,7 +80,7 @@ def test_a_page_can_be_read_by_everybody(state: Any) -> None:
         assert href is None or href[1:] in names
     assert [len(found.all(name)) for name in ("main", "header", "nav", "footer", "h1")] == [1] * 5
     body = found.one("body")
-    assert body.inside[0].fits({"class_": "skip", "href": "#main"})  # type: ignore[union-attr]
+    assert body.inside[0].fits({"class_": "skip", "href": "#main"})  # type: ignore[union-attr]  # a tag it is
     for table in found.all("table"):
         assert table.one("caption").text
         assert all(head.attributes.get("scope") in ("col", "row") for head in table.all("th"))
@@ -299,7 +299,7 @@ def test_machines_that_differ_are_told_apart() -> None:
     said = read(drawn(body)).one("section", aria_labelledby="provenance").text
     assert "start, alpha, seed 0" in said
     assert "another" in said
-    assert MACHINE["device"]["name"] in said  # type: ignore[index]
+    assert MACHINE["device"]["name"] in said  # type: ignore[index]  # a mapping
     assert "xpo train --algo alpha --seed 1" in said
     assert "xpo bench --output_dir . --table" in said
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil  # type: ignore[import-untyped]
+import psutil  # type: ignore[import-untyped]  # it has no types
 import pytest
 
 from tests.bench.conftest import suite
@@ -47,7 +47,7 @@ class Machines:
     """Two machines with a CPU each, on this one."""
 
     def __init__(self) -> None:
-        from ray.cluster_utils import Cluster  # type: ignore[import-not-found,unused-ignore]
+        from ray.cluster_utils import Cluster  # type: ignore[import-not-found,unused-ignore]  # where it is not installed
 
         few = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
         self.cluster: Any = Cluster(initialize_head=True, head_node_args={**few, "include_dashboard": False})

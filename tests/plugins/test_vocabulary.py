@@ -38,7 +38,7 @@ def test_a_type_checker_sees_the_same_words() -> None:
 
 def test_an_unknown_word_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="module 'xpo' has no attribute 'nothing'"):
-        _ = xpo.nothing  # type: ignore[attr-defined]
+        _ = xpo.nothing  # type: ignore[attr-defined]  # the mistake
 
 
 def test_importing_xpo_and_its_hooks_is_light() -> None:

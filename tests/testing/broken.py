@@ -35,7 +35,7 @@ def only(values: Callable[[Batch, torch.Tensor], torch.Tensor], level: str = "pa
 
     def loss(self: Any, batch: Batch, policy: Scores, reference: Scores | None) -> Loss:
         margins = Sound.margins(self, batch, policy, reference)
-        return Loss([Term(values(batch, self.config.beta * margins), level)])  # type: ignore[arg-type]
+        return Loss([Term(values(batch, self.config.beta * margins), level)])  # type: ignore[arg-type]  # a level by its name
 
     return loss
 
@@ -206,7 +206,7 @@ class Stubborn(KeepingConfig):
 
 BROKEN: dict[str, dict[str, type[Algorithm[Any]]]] = {
     "declaration": {
-        "no algorithm at all": dict,  # type: ignore[dict-item]
+        "no algorithm at all": dict,  # type: ignore[dict-item]  # the mistake
         "upper case": sub(Sound, name="Sound"),
         "undocumented setting": sub(Sound, Config=with_settings(SoundConfig, extra=1.0)),
         "reserved name": sub(Sound, Config=with_settings(SoundConfig, learning_rate=option(1.0, "x"))),

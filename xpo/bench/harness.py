@@ -109,7 +109,7 @@ def columns(argument: str) -> list[Column]:
             Column(
                 re.sub(r"[^a-z0-9_-]+", "_", name.lower()).strip("_-"),
                 f"{name}, {metric}",
-                {True: "up", False: "down"}.get(better.pop()) if len(better) == 1 else None,  # type: ignore[arg-type]
+                {True: "up", False: "down"}.get(better.pop()) if len(better) == 1 else None,  # type: ignore[arg-type]  # of two texts
                 share=metric in _SHARES,
                 digits=1 if metric in _SHARES else 3,
                 note=", ".join(facts),

@@ -22,7 +22,7 @@ def with_loss(base: type[Algorithm[Any]], values: Callable[..., Tensor], level: 
     """``base`` with one term of its own: ``values`` of the method, the batch, the policy and the reference."""
 
     def loss(self: Any, batch: Batch, policy: Scores, reference: Scores | None) -> Loss:
-        return Loss([Term(values(self, batch, policy, reference), level)])  # type: ignore[arg-type]
+        return Loss([Term(values(self, batch, policy, reference), level)])  # type: ignore[arg-type]  # a level by its name
 
     return wrong(base, loss=loss, **{"metrics": {}, **members})
 
